@@ -1,0 +1,211 @@
+"""The command line: `python -m decoding_llama3 generate|chat|info|train --help`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+import decoding_llama3 as dl
+from decoding_llama3.inference import doctor
+from decoding_llama3.inference.checkpoint import checkpoint_directory, choose_dtype, read_config
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Llama 3, small enough to read.")
+out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+Checkpoint = Annotated[str, typer.Argument(help="A Hugging Face or Meta directory, or 'tiny'.")]
+Tokens = Annotated[int, typer.Option("--tokens", "-n", min=0, help="New tokens at most.")]
+Temperature = Annotated[float, typer.Option(min=0.0, help="0: always the most probable token.")]
+TopP = Annotated[float, typer.Option(help="Draw from the smallest set with this probability, above 0, at most 1.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the fastest there is.")]
+Dtype = Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}; default: what the device does well.")]
+Quantize = Annotated[str | None, typer.Option(help="int8: one byte a weight.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the decode step: slow start, faster tokens.")]
+TokenizerPath = Annotated[
+    str | None, typer.Option("--tokenizer", help="tokenizer.model, 'llama3' or 'tiny'; default: the checkpoint's.")
+]
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to continue; '-' reads it from standard input.")],
+    checkpoint: Checkpoint = "tiny",
+    tokens: Tokens = 200,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 0.9,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
+    compile: Compile = False,
+    tokenizer: TokenizerPath = None,
+) -> None:
+    """Continue a text, printing it as it comes."""
+    with one_sentence_errors():
+        model, tokens_of = _load(checkpoint, tokenizer, device, dtype, quantize, compile)
+        text = sys.stdin.read() if prompt == "-" else prompt
+        ids = tokens_of.encode(text, bos=True)
+        stream = dl.generate(model, ids, tokens, temperature, top_p, tokens_of.stop_ids, seed)
+        out.print(text, end="", markup=False)
+        _print_stream(tokens_of.decode_stream(stream))
+
+
+@app.command()
+def chat(
+    checkpoint: Annotated[str, typer.Argument(help="The directory of an instruct model.")],
+    system: Annotated[str | None, typer.Option(help="The system message.")] = None,
+    tokens: Tokens = 512,
+    temperature: Temperature = 0.6,
+    top_p: TopP = 0.9,
+    seed: Seed = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    quantize: Quantize = None,
+    compile: Compile = False,
+    tokenizer: TokenizerPath = None,
+) -> None:
+    """Talk with an instruct model; an empty line or Ctrl-D ends the talk."""
+    with one_sentence_errors():
+        if checkpoint == "tiny":
+            raise ValueError("tiny has never seen a chat, only tales: use 'generate', or give an instruct model")
+        model, tokens_of = _load(checkpoint, tokenizer, device, dtype, quantize, compile)
+        messages = [] if system is None else [{"role": "system", "content": system}]
+        while text := _ask():
+            messages.append({"role": "user", "content": text})
+            ids = tokens_of.encode_chat(messages)
+            stream = dl.generate(model, ids, tokens, temperature, top_p, tokens_of.stop_ids, seed)
+            answer = _print_stream(tokens_of.decode_stream(stream))
+            messages.append({"role": "assistant", "content": answer})
+
+
+@app.command()
+def info(checkpoint: Annotated[str | None, typer.Argument(help="A checkpoint or a preset.")] = None) -> None:
+    """Without argument: what this machine can run, and what is missing. With one: the numbers of that model."""
+    with one_sentence_errors():
+        table = Table(show_header=False, box=None)
+        table.add_column(style="bold", no_wrap=True)
+        rows = doctor.machine() if checkpoint is None else _model_rows(checkpoint)
+        for name, value in rows:
+            table.add_row(name, value)
+        out.print(table)
+
+
+@app.command()
+def train(
+    folder: Annotated[Path, typer.Argument(help="A folder of .txt files, one paragraph a line.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Where checkpoints, curve and model go.")],
+    held_out: Annotated[str, typer.Option(help="The file that neither tokenizer nor model may see.")],
+    steps: Annotated[int, typer.Option(min=1)] = 2600,
+    batch: Annotated[int, typer.Option(min=1, help="Sequences a step.")] = 16,
+    seq_len: Annotated[int, typer.Option(min=2, help="Tokens a sequence.")] = 512,
+    learning_rate: Annotated[float, typer.Option()] = 6e-3,
+    seed: Annotated[int, typer.Option()] = 3,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Matrix products in bfloat16.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="Needs a C++ compiler; half again as fast.")] = False,
+    device: Annotated[str, typer.Option()] = "cpu",
+) -> None:
+    """Train a model of the tiny preset's shape. Run the same command again to go on after a stop."""
+    from decoding_llama3.lessons import training
+
+    with one_sentence_errors():
+        corpus = training.Corpus.read(folder, held_out)
+        settings = training.TrainingSettings(
+            steps=steps,
+            batch=batch,
+            seq_len=seq_len,
+            learning_rate=learning_rate,
+            autocast=bfloat16,
+            compile=compile,
+            seed=seed,
+        )
+        records = training.train(corpus, dl.LlamaConfig.from_preset("tiny"), settings, out_folder, device)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=err) as progress:
+            task = progress.add_task("starting", total=steps)
+            for record in records:
+                progress.update(task, completed=record["step"], description=f"loss {record['loss']:.3f}")
+                if record["held_out"] is not None:
+                    line = f"step {record['step']}: held-out loss {record['held_out']:.4f} nats a token"
+                    progress.console.print(line)
+        err.print(f"the model lies in {out_folder}")
+
+
+@contextmanager
+def one_sentence_errors() -> Iterator[None]:
+    """A mistake of the user's ends in its one sentence and exit code 2, not in a traceback."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        err.print(f"error: {error}", style="bold red", markup=False)
+        raise typer.Exit(2) from None
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+def _load(checkpoint, tokenizer, device, dtype, quantize, compile) -> tuple[dl.Transformer, dl.Tokenizer]:
+    device = device or doctor.best_device()
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, found {dtype!r}")
+    kind = DTYPES[dtype] if dtype else choose_dtype(device)
+    checkpoint_directory(checkpoint)  # a wrong path is told before a tokenizer is looked for
+    tokens_of = dl.load_tokenizer(tokenizer or checkpoint)
+    with err.status(f"loading {checkpoint}"):
+        model = dl.load_model(checkpoint, device, kind, quantize, compile)
+    if model.config.vocab_size != tokens_of.n_vocab:
+        raise ValueError(
+            f"the tokenizer has {tokens_of.n_vocab} tokens, but the model's embedding has "
+            f"{model.config.vocab_size}: give the tokenizer of this model"
+        )
+    err.print(f"{checkpoint}: {str(kind).removeprefix('torch.')} on {device}", style="dim")
+    return model, tokens_of
+
+
+def _print_stream(pieces: Iterator[str]) -> str:
+    text = ""
+    for piece in pieces:
+        text += piece
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+    return text
+
+
+def _ask() -> str:
+    try:
+        return err.input("[bold]you:[/bold] ").strip()
+    except EOFError:
+        return ""
+
+
+def _model_rows(checkpoint: str) -> Iterator[tuple[str, str]]:
+    if checkpoint in dl.PRESETS and checkpoint != "tiny":
+        config = dl.LlamaConfig.from_preset(checkpoint)
+    else:
+        config = read_config(checkpoint)
+    for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size"):
+        yield name, f"{getattr(config, name):,}"
+    for name in ("norm_eps", "rope_theta", "rope_scaling", "tie_embeddings"):
+        yield name, str(getattr(config, name))
+    yield "context", f"{config.max_seq_len:,} tokens"
+    yield "parameters", f"{config.n_params:,}"
+    yield (
+        "weights",
+        f"{2 * config.n_params / 1e9:,.3f} GB in bfloat16, {4 * config.n_params / 1e9:,.3f} GB in float32",
+    )
+    cache = config.kv_cache_bytes(config.max_seq_len)
+    yield (
+        "KV cache",
+        f"{config.kv_cache_bytes(1):,} bytes a token, {cache / 2**30:,.3f} GiB at full context, bfloat16",
+    )
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m decoding_llama3")

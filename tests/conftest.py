@@ -1,0 +1,60 @@
+"""Shapes in signatures are executed when TYPED=1: jaxtyping checks them through beartype."""
+
+import os
+
+if os.environ.get("TYPED") == "1":
+    from jaxtyping import install_import_hook
+
+    install_import_hook("decoding_llama3", "beartype.beartype")
+
+import dataclasses
+
+import pytest
+import torch
+
+import decoding_llama3 as dl
+
+
+@pytest.fixture(autouse=True)
+def _deterministic():
+    torch.manual_seed(0)
+    torch.set_num_threads(2)
+
+
+def shrink(name: str) -> dl.LlamaConfig:
+    """A preset with two narrow layers: its head sharing, RoPE, tying and eps stay; no two axes are equal."""
+    config = dl.LlamaConfig.from_preset(name)
+    queries_per_kv = min(config.queries_per_kv, 4)
+    return dataclasses.replace(
+        config,
+        dim=3 * queries_per_kv * 16,
+        n_layers=2,
+        n_heads=3 * queries_per_kv,
+        n_kv_heads=3,
+        hidden_dim=176,
+        vocab_size=320,
+    )
+
+
+def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Weights large enough to see a fault: std 1/sqrt(inputs), norm weights around 1 but all different."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            values = torch.randn(weight.shape, generator=generator)
+            weight.copy_(1 + 0.3 * values if weight.dim() == 1 else values * weight.shape[1] ** -0.5)
+    return model.eval()
+
+
+@pytest.fixture(params=dl.PRESETS)
+def shrunk(request) -> dl.LlamaConfig:
+    return shrink(request.param)
+
+
+@pytest.fixture
+def model() -> dl.Transformer:
+    return randomize(dl.Transformer(shrink("llama3-8b")))
+
+
+def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    return ((ours - theirs).norm() / theirs.norm()).item()

@@ -1,0 +1,132 @@
+"""The oracle nobody here wrote, first: `LlamaForCausalLM` of Hugging Face transformers, on the same weights."""
+
+import json
+
+import pytest
+import torch
+from conftest import randomize, relative_difference, shrink
+from transformers import LlamaConfig as HuggingFaceConfig
+from transformers import LlamaForCausalLM
+
+import decoding_llama3 as dl
+from decoding_llama3.inference import checkpoint
+from decoding_llama3.inference.checkpoint import save_huggingface
+
+
+@pytest.fixture
+def pair(shrunk, tmp_path):
+    """Our model and theirs, read from the files that ours was saved to."""
+    save_huggingface(randomize(dl.Transformer(shrunk)), tmp_path)
+    ours = dl.load_model(tmp_path, dtype=torch.float32)
+    return ours, huggingface(tmp_path)
+
+
+def huggingface(path) -> LlamaForCausalLM:
+    return LlamaForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="eager").eval()
+
+
+def both(ours, theirs, positions):
+    tokens = torch.randint(ours.config.vocab_size, (2, len(positions)))
+    with torch.inference_mode():
+        mask = torch.ones_like(tokens)  # else transformers takes gaps in the positions for borders of documents
+        return ours(tokens, positions), theirs(tokens, position_ids=positions[None], attention_mask=mask).logits
+
+
+def test_logits_equal(pair):
+    assert relative_difference(*both(*pair, torch.arange(23))) < 1e-5
+
+
+@pytest.mark.parametrize("step", [1, 173])  # far apart too: RoPE sees distances only, and scaling slows long waves
+def test_logits_equal_past_position_8192(pair, step):
+    assert relative_difference(*both(*pair, 9000 + step * torch.arange(23))) < 2e-5
+
+
+def test_a_checkpoint_of_theirs_loads(shrunk, tmp_path):
+    """Their own config.json, and several shards with an index."""
+    config = shrunk
+    scaling = config.rope_scaling
+    rope = {"rope_type": "default"}
+    if scaling is not None:
+        rope = {
+            "rope_type": "llama3",
+            "factor": scaling.factor,
+            "low_freq_factor": scaling.low_freq_factor,
+            "high_freq_factor": scaling.high_freq_factor,
+            "original_max_position_embeddings": scaling.original_context,
+        }
+    theirs = LlamaForCausalLM(
+        HuggingFaceConfig(
+            hidden_size=config.dim,
+            num_hidden_layers=config.n_layers,
+            num_attention_heads=config.n_heads,
+            num_key_value_heads=config.n_kv_heads,
+            intermediate_size=config.hidden_dim,
+            vocab_size=config.vocab_size,
+            rms_norm_eps=config.norm_eps,
+            max_position_embeddings=config.max_seq_len,
+            tie_word_embeddings=config.tie_embeddings,
+            rope_parameters={"rope_theta": config.rope_theta, **rope},
+        )
+    )
+    randomize(theirs).save_pretrained(tmp_path, max_shard_size="100KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    ours = dl.load_model(tmp_path, dtype=torch.float32)
+    assert ours.config == config
+    assert relative_difference(*both(ours, theirs, torch.arange(23))) < 1e-5
+
+
+def test_rope_settings_of_transformers_4_read_the_same(tmp_path):
+    save_huggingface(dl.Transformer(shrink("llama3.2-1b")), tmp_path)
+    old = json.loads((tmp_path / "config.json").read_text())
+    new = {k: v for k, v in old.items() if k not in ("rope_theta", "rope_scaling")}
+    new["rope_parameters"] = {"rope_theta": old["rope_theta"], **old["rope_scaling"]}
+    read = dl.LlamaConfig.from_huggingface
+    assert read(json.dumps(old)) == read(json.dumps(new)) == shrink("llama3.2-1b")
+
+
+def test_greedy_tokens_equal(tmp_path):
+    save_huggingface(randomize(dl.Transformer(shrink("llama3-8b"))), tmp_path)
+    ours, theirs = dl.load_model(tmp_path, dtype=torch.float32), huggingface(tmp_path)
+    prompt = torch.randint(ours.config.vocab_size, (1, 17))
+    expected = theirs.generate(
+        prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=100,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    assert list(dl.generate(ours, prompt[0].tolist(), max_new_tokens=100)) == expected[0, 17:].tolist()
+
+
+def _wrong_layout(monkeypatch):
+    monkeypatch.setattr(checkpoint, "interleave_pairs", lambda weight, head_dim: weight)
+
+
+def _unapplied_norm_weight(monkeypatch):
+    def forward(self, x):
+        return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+
+    monkeypatch.setattr(dl.RMSNorm, "forward", forward)
+
+
+def _dropped_scaling(monkeypatch):
+    monkeypatch.setattr("decoding_llama3.transformer.scale_frequencies", lambda freqs, scaling: freqs)
+
+
+def _position_ignored(monkeypatch):
+    rotation = dl.rope_rotation
+    monkeypatch.setattr(
+        "decoding_llama3.transformer.rope_rotation", lambda freqs, positions: rotation(freqs, positions * 0)
+    )
+
+
+@pytest.mark.parametrize(
+    "fault", [_wrong_layout, _unapplied_norm_weight, _dropped_scaling, _position_ignored], ids=lambda f: f.__name__
+)
+def test_a_fault_is_seen(fault, monkeypatch, tmp_path):
+    """Each of these loads and runs without an error; only the comparison tells."""
+    save_huggingface(randomize(dl.Transformer(shrink("llama3.1-8b"))), tmp_path)
+    fault(monkeypatch)
+    ours = dl.load_model(tmp_path, dtype=torch.float32)
+    assert relative_difference(*both(ours, huggingface(tmp_path), 9000 + 173 * torch.arange(23))) > 1e-2
