@@ -1,0 +1,1 @@
+"""For learners: figures, probes, training of the tiny model."""

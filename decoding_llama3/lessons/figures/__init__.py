@@ -1,0 +1,1 @@
+"""Figures of the notebooks, a file a part: arrays in, Figure out."""

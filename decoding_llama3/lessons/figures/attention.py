@@ -1,0 +1,187 @@
+"""Part 5 - the figures of attention: arrays in, a figure out."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from decoding_llama3.lessons import style
+
+
+def draw_steps(
+    scores: Float[Tensor, "seq seq"],
+    scaled: Float[Tensor, "seq seq"],
+    weights: Float[Tensor, "seq seq"],
+    tokens: Sequence[str],
+    name: str,
+) -> Figure:
+    """One head three times: raw scores, scaled scores with the future hidden, weights."""
+    figure, axes = plt.subplots(1, 3, figsize=(style.WIDTH, 4.4), sharey=True)
+    limit = scores.abs().max().item()
+    hidden = torch.ones_like(scores, dtype=torch.bool).triu(1)
+    frames = [
+        (scores, style.DIVERGING, -limit, limit, "1. scores, q · k"),
+        (scaled.masked_fill(hidden, torch.nan), style.DIVERGING, -limit, limit, "2. scaled and masked"),
+        (weights.masked_fill(hidden, torch.nan), style.SEQUENTIAL, 0, 1, "3. weights, rows sum to 1"),
+    ]
+    for ax, (values, colours, low, high, title) in zip(axes, frames, strict=True):
+        image = ax.imshow(values, cmap=colours, vmin=low, vmax=high)
+        ax.set_title(title, fontsize=12, fontweight="normal")
+        _token_axes(ax, tokens)
+        figure.colorbar(image, ax=ax, orientation="horizontal", shrink=0.9, location="top")
+    axes[0].set_ylabel("the token that looks")
+    figure.supxlabel("the token looked at", fontsize=12)
+    row, column = divmod(weights[1:].argmax().item(), len(tokens))
+    figure.suptitle(
+        f"{name}: the largest weight is {weights[1 + row, column]:.2f}, "
+        f"from {_quoted(tokens[1 + row])} to {_quoted(tokens[column])}",
+        x=0.01,
+        ha="left",
+        fontweight="bold",
+    )
+    return figure
+
+
+def draw_maps(maps: Mapping[str, Float[Tensor, "seq seq"]], tokens: Sequence[str], title: str) -> Figure:
+    """Attention maps of four heads, named by the keys of `maps`: row = the token that looks."""
+    figure, axes = plt.subplots(2, 2, figsize=(style.WIDTH, 9.2), sharex=True, sharey=True)
+    for ax, (name, weights) in zip(axes.flat, maps.items(), strict=True):
+        hidden = torch.ones_like(weights, dtype=torch.bool).triu(1)
+        image = ax.imshow(weights.masked_fill(hidden, torch.nan), cmap=style.SEQUENTIAL, vmin=0, vmax=1)
+        ax.set_title(name, fontsize=12, fontweight="normal")
+        _token_axes(ax, tokens)
+    figure.colorbar(image, ax=axes, shrink=0.5, label="attention weight (each row sums to 1)")
+    figure.supylabel("the token that looks", fontsize=12)
+    figure.supxlabel("the token looked at", fontsize=12)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def draw_head_scores(scores: Mapping[str, Float[Tensor, "layers heads"]], title: str) -> Figure:
+    """A square for every head and kind of look: its mean weight there."""
+    figure, axes = plt.subplots(1, len(scores), figsize=(style.WIDTH, 3.6), sharey=True)
+    for ax, (kind, values) in zip(axes, scores.items(), strict=True):
+        image = ax.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
+        ax.set_title(kind, fontsize=12, fontweight="normal")
+        ax.set_xticks(range(values.shape[1]))
+        ax.set_yticks(range(values.shape[0]))
+        ax.set_xlabel("query head")
+        layer, head = divmod(values.argmax().item(), values.shape[1])
+        dark = values[layer, head] < 0.6
+        ax.text(
+            head,
+            layer,
+            f"{values[layer, head]:.2f}",
+            ha="center",
+            va="center",
+            color="white" if dark else "black",
+            fontsize=11,
+        )
+    axes[0].set_ylabel("layer")
+    figure.colorbar(image, ax=axes, label="mean attention weight")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def draw_kv_overlap(
+    keys: Float[Tensor, " layers"], values: Float[Tensor, " layers"], same: float, chance: float
+) -> Figure:
+    """How much of what one KV head reads the other reads too, by layer, with both ends of the scale marked."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+    layers = range(len(keys))
+    for overlaps, colour, name in ((keys, style.KEY, "keys"), (values, style.VALUE, "values")):
+        ax.plot(layers, overlaps, "o-", color=colour)
+        ax.annotate(
+            name, (layers[-1], overlaps[-1]), xytext=(8, 0), textcoords="offset points", va="center", color=colour
+        )
+    ax.axhline(same, color=style.RESIDUAL, linewidth=1)
+    ax.text(0, same - 0.02, "two copies of one head", va="top", color="dimgrey")
+    ax.axhline(chance, color=style.RESIDUAL, linewidth=1, linestyle="--")
+    ax.text(0, chance - 0.02, f"chance, {chance:.3f}", va="top", color="dimgrey")
+    ax.set_ylim(0, 1.05 * same)
+    ax.set_xlim(-0.2, len(keys) - 0.4)
+    ax.set_xticks(layers)
+    ax.set_xlabel("layer")
+    ax.set_ylabel("overlap of the two KV heads")
+    most = torch.cat((keys, values)).max()
+    ax.set_title(f"The two KV heads are no copies: they share {most:.0%} of what they read at most")
+    return figure
+
+
+def draw_spread(scaled: Float[Tensor, " heads"], unscaled: Float[Tensor, " heads"], divisor: str) -> Figure:
+    """Over how many tokens each head spreads its weight, with and without the scale; heads sorted."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.2))
+    order = scaled.argsort()
+    ranks = torch.arange(len(order))
+    ax.vlines(ranks, unscaled[order], scaled[order], color="lightgrey", linewidth=1.5, zorder=1)
+    for spreads, colour, name in (
+        (scaled, style.PREDICTION, f"scores divided by {divisor}"),
+        (unscaled, style.NEUTRAL, "raw scores"),
+    ):
+        ax.scatter(ranks, spreads[order], color=colour, s=28, zorder=2)
+        ax.annotate(
+            name,
+            (ranks[-1], spreads[order][-1]),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+            color=colour,
+            annotation_clip=False,
+        )
+    ax.set_yscale("log", base=2)
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.set_xlim(-1, 1.3 * len(order))
+    ax.set_xticks([0, len(order) - 1], ["narrowest", "broadest"])
+    ax.set_xlabel(f"the {len(order)} heads, sorted")
+    ax.set_ylabel("tokens looked at (e to the entropy)")
+    ax.set_title(
+        f"Without the scale, the median head looks at {unscaled.median():.1f} tokens, not at {scaled.median():.1f}"
+    )
+    return figure
+
+
+def draw_cache(
+    frames: Sequence[Float[Tensor, "length head_dim"]],
+    counts: Sequence[int],
+    tokens: Sequence[str],
+    bytes_per_token: int,
+) -> Figure:
+    """The key store of one KV head after `counts` tokens; slots not yet written are blank."""
+    figure, axes = plt.subplots(1, len(frames), figsize=(style.WIDTH, 4.6), sharey=True)
+    limit = torch.stack(list(frames)).abs().max().item()
+    for ax, keys, count in zip(axes, frames, counts, strict=True):
+        blank = (torch.arange(len(keys)) >= count)[:, None]
+        image = ax.imshow(
+            keys.masked_fill(blank, torch.nan), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto"
+        )
+        ax.axhline(count - 0.5, color=style.KEY)
+        ax.set_title(f"{count} tokens read: {count * bytes_per_token:,} bytes", fontsize=12, fontweight="normal")
+        ax.set_xlabel("feature of the key")
+    slots = [_quoted(token) for token in tokens] + [""] * (len(frames[0]) - len(tokens))
+    axes[0].set_yticks(range(len(slots)), slots)
+    axes[0].tick_params(left=False)
+    figure.colorbar(image, ax=axes, label="stored value")
+    figure.suptitle(
+        f"Each token adds one row that never changes again: {bytes_per_token:,} bytes in all layers",
+        x=0.01,
+        ha="left",
+        fontweight="bold",
+    )
+    return figure
+
+
+def _token_axes(ax: plt.Axes, tokens: Sequence[str]) -> None:
+    names = [_quoted(token) for token in tokens]
+    ax.set_xticks(range(len(names)), names, rotation=90)
+    ax.set_yticks(range(len(names)), names)
+    ax.tick_params(length=0)
+
+
+def _quoted(token: str) -> str:
+    """A token as a label: its leading space shown, special tokens by their short name."""
+    if token == "<|begin_of_text|>":
+        return "BOS"
+    return token.replace(" ", "␣").replace("\n", "⏎")

@@ -1,0 +1,68 @@
+"""What every notebook does the same way: set up, show a figure, show source, show numbers as a table."""
+
+import base64
+import html
+import inspect
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from IPython.display import Markdown, display
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+
+from decoding_llama3.inference.checkpoint import choose_dtype, load_model
+from decoding_llama3.inference.tokenizer_files import load_tokenizer
+from decoding_llama3.lessons.style import use_style
+from decoding_llama3.tokenizer import Tokenizer
+from decoding_llama3.transformer import Transformer
+
+OPENING = "Once upon a time there was a king who had a golden bird"  # the sentence that travels through the parts
+
+
+def set_up(threads: int = 2) -> tuple[Transformer, Tokenizer]:
+    """Set the figure style and the seed; return the tiny model and its tokenizer, and say what runs where."""
+    use_style()
+    torch.manual_seed(0)
+    torch.set_num_threads(min(threads, os.cpu_count() or 1))
+    torch.set_grad_enabled(False)
+    dtype = choose_dtype("cpu")
+    model = load_model("tiny", device="cpu", dtype=dtype)
+    kind = str(dtype).removeprefix("torch.")
+    print(f"tiny ({model.config.n_params:,} parameters) on cpu in {kind}, torch {torch.__version__}")
+    return model, load_tokenizer("tiny")
+
+
+def show_figure(figure: Figure, alt: str) -> None:
+    """Display `figure` at twice its resolution with `alt` as its text for readers who do not see it."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=2 * figure.dpi)
+    plt.close(figure)
+    width, height = (round(side) for side in figure.get_size_inches() * figure.dpi)
+    bundle = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": alt}
+    display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height, "alt": alt}})
+
+
+def show_source(*objects: Callable) -> None:
+    """Display the source of functions or classes of the package: the very lines that run."""
+    for thing in objects:
+        module = inspect.getmodule(thing).__name__.replace(".", "/")
+        display(Markdown(f"`{module}.py`\n```python\n{inspect.getsource(thing).rstrip()}\n```"))
+
+
+def show_table(rows: Iterable[Sequence], header: Sequence[str], caption: str = "") -> None:
+    """Display rows as a table; numbers are grouped in thousands and stand right."""
+    cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[i]) for row in (*cells, list(header))) for i in range(len(header))]
+    plain = "\n".join(
+        "  ".join(
+            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in (list(header), *cells)
+    )
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
+    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
+    title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    markup = f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    display({"text/html": markup, "text/plain": plain}, raw=True)

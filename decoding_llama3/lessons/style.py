@@ -1,0 +1,55 @@
+"""One colour, one meaning, in every figure (Okabe-Ito palette, safe for colour-blind readers)."""
+
+import matplotlib as mpl
+from cycler import cycler
+
+QUERY = "#0072B2"  # blue
+KEY = "#E69F00"  # orange
+VALUE = "#009E73"  # green
+RESIDUAL = "#8C8C8C"  # grey
+GATE = "#CC79A7"  # purple
+FEED_FORWARD = "#D55E00"  # vermilion
+PREDICTION = "#000000"  # black
+NEUTRAL = "#56B4E9"  # sky blue, for what has no meaning of its own
+SEQUENTIAL = "cividis"
+DIVERGING = "RdBu_r"  # always centred on zero
+
+MODEL_COLOURS = {
+    "tiny": PREDICTION,
+    "Llama 2 7B": "#56B4E9",
+    "Mistral 7B": "#E69F00",
+    "Llama 3 8B": "#0072B2",
+    "Llama 3 70B": "#D55E00",
+    "Llama 3.1 405B": "#CC79A7",
+}
+
+WIDTH = 9.0  # inches at 100 pixels: 900 pixels wide, drawn at twice the resolution
+
+STYLE = {
+    "figure.figsize": (WIDTH, 4.0),
+    "figure.dpi": 100,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "savefig.facecolor": "white",
+    "font.size": 12,
+    "axes.titlesize": 14,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "axes.prop_cycle": cycler(color=[QUERY, KEY, VALUE, FEED_FORWARD, GATE, NEUTRAL, RESIDUAL]),
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.frameon": False,
+    "legend.fontsize": 11,
+    "lines.linewidth": 2,
+    "image.cmap": SEQUENTIAL,
+    "image.interpolation": "nearest",
+}
+
+
+def use_style() -> None:
+    """Make the project's style the default of this Python session's figures."""
+    mpl.rcParams.update(STYLE)

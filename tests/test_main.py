@@ -1,0 +1,98 @@
+"""The command line, from outside: output, exit codes, one-sentence errors."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import randomize, shrink
+from typer.testing import CliRunner
+
+import decoding_llama3 as dl
+from decoding_llama3.__main__ import app
+from decoding_llama3.inference.checkpoint import save_huggingface
+
+
+def run(*args: str, text: str | None = None):
+    return CliRunner().invoke(app, args, input=text)
+
+
+def test_generate_continues_with_the_tokens_of_the_package():
+    model, tokenizer = dl.load_model("tiny", dtype=torch.float32), dl.load_tokenizer("tiny")
+    ids = tokenizer.encode("Once upon a time", bos=True)
+    expected = "Once upon a time" + tokenizer.decode(dl.generate(model, ids, max_new_tokens=12))
+    result = run("generate", "Once upon a time", "-n", "12", "--device", "cpu", "--dtype", "float32")
+    assert result.exit_code == 0
+    assert result.stdout == expected + "\n"
+
+
+def test_generate_reads_standard_input_and_draws_by_seed():
+    args = ("generate", "-", "-n", "8", "--temperature", "1", "--seed", "5")
+    first, second = (run(*args, text="There was a king") for _ in range(2))
+    assert first.stdout.startswith("There was a king")
+    assert first.stdout == second.stdout != run(*args[:-1], "6", text="There was a king").stdout
+
+
+def test_text_comes_as_it_is_made():
+    """Not all at the end: the first words are there while the program still runs."""
+    command = [sys.executable, "-m", "decoding_llama3", "generate", "The", "-n", "400", "--temperature", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+        first = process.stdout.read(8)
+        assert process.poll() is None
+        process.kill()
+    assert first.startswith(b"The")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (("generate", "", "no/such/folder"), "no directory no/such/folder"),
+        (("generate", "x", "--dtype", "int4"), "dtype is one of float32"),
+        (("generate", "x", "--top-p", "0"), "top_p must be above 0"),
+        (("generate", "x " * 600), "the model's context 512"),
+        (("generate", "x", "--quantize", "int2"), "found 'int2'"),
+        (("generate", "x", "--tokenizer", "llama3"), "the tokenizer has 128256 tokens"),
+        (("chat", "tiny"), "has never seen a chat"),
+        (("info", "llama9"), "no directory llama9"),
+        (("train", "no-folder", "--out", "x", "--held-out", "y.txt"), "0 .txt files"),
+    ],
+)
+def test_a_mistake_is_told_in_one_sentence(args, words):
+    result = run(*args)
+    assert result.exit_code == 2
+    assert words in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_info_is_the_doctor():
+    out = run("info").stdout
+    for row in ("Python", "torch", "compiler", "memory", "device", "dtype", "largest model", "Llama 3 tokenizer"):
+        assert row in out
+    assert torch.__version__ in out
+
+
+def test_info_gives_the_numbers_of_a_preset_and_of_a_checkpoint():
+    assert "8,030,261,248" in run("info", "llama3-8b").stdout
+    assert "4,096" in run("info", "tiny").stdout
+
+
+@pytest.fixture
+def instruct(tmp_path):
+    config = shrink("llama3-8b")
+    vocab_size = dl.load_tokenizer("llama3").n_vocab
+    config = type(config)(**{**vars(config), "vocab_size": vocab_size})
+    save_huggingface(randomize(dl.Transformer(config)), tmp_path)
+    return tmp_path
+
+
+def test_chat_answers_until_an_empty_line(instruct):
+    args = ("chat", str(instruct), "--tokenizer", "llama3", "-n", "5", "--seed", "1", "--system", "Be brief.")
+    result = run(*args, text="Hello\nAnd now?\n\n")
+    assert result.exit_code == 0
+    assert result.stderr.count("you:") == 3
+
+
+def test_chat_needs_the_tokenizer(instruct):
+    result = run("chat", str(instruct))
+    assert result.exit_code == 2
+    assert "no tokenizer.model" in result.stderr
