@@ -1,0 +1,129 @@
+"""The project as a newcomer meets it: set-up files, wheel, notebooks, README."""
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+HOME = PROJECT["urls"]["Homepage"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NAMES = ["1_intro", "2_config", "3_norm", "4_rope", "5_attention", "6_feed_forward", "7_transformer"]
+
+
+def cells(path: Path, kind: str) -> list[dict]:
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == kind]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def test_conda_environment_agrees_with_pyproject():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    packages = [line for line in pip if not line.startswith("--")]
+    extras = PROJECT["optional-dependencies"]
+    assert packages == [*PROJECT["dependencies"], *extras["lab"], *extras["train"], *extras["test"]]
+
+
+def test_an_installed_wheel_has_its_data(tmp_path):
+    """Built, unpacked elsewhere and used from there: the notebooks' model and tokenizer come along."""
+    build = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", tmp_path, ROOT]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    script = (
+        "import sys, torch; sys.path.insert(0, 'site'); import decoding_llama3 as dl;"
+        "from decoding_llama3.inference.data import data_directory; print(dl.__file__, data_directory());"
+        "dl.load_model('tiny', dtype=torch.float32); dl.load_tokenizer('tiny')"
+    )
+    run = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True, text=True)
+    package, data = run.stdout.split()
+    assert Path(data) == tmp_path / "site" / "decoding_llama3" / "data"
+    assert Path(package).is_relative_to(tmp_path / "site")
+
+
+def test_in_a_checkout_data_lies_beside_the_package():
+    from decoding_llama3.inference.data import data_directory
+
+    assert data_directory() == ROOT / "data"
+
+
+def test_the_seven_notebooks_are_there():
+    assert [path.stem for path in NOTEBOOKS] == NAMES
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_was_run_top_to_bottom_and_is_clean(path):
+    code = cells(path, "code")
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1))
+    for cell in code:
+        assert len(source(cell).splitlines()) <= 25, source(cell)
+        for output in cell["outputs"]:
+            assert output["output_type"] != "error"
+            assert output.get("name") != "stderr", output
+    assert path.stat().st_size < 1_500_000
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_figures_have_alt_text(path):
+    pictures = [
+        out for cell in cells(path, "code") for out in cell["outputs"] if "image/png" in out.get("data", {})
+    ]
+    assert len(pictures) >= 4  # the architecture, and three on learned weights
+    for picture in pictures:
+        alt = picture["metadata"]["image/png"]["alt"]
+        assert len(alt.split()) >= 6
+        assert "".join(picture["data"]["text/plain"]) == alt
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_cell_whose_output_is_not_compared_still_asserts(path):
+    for cell in cells(path, "code"):
+        if "nbval-ignore-output" in cell["metadata"].get("tags", []) and "set_up()" not in source(cell):
+            assert "assert" in source(cell), source(cell)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_links_and_install_lead_home(path):
+    owner_and_name = HOME.removeprefix("https://github.com/")
+    head = source(cells(path, "markdown")[0])
+    assert f"https://colab.research.google.com/github/{owner_and_name}/blob/main/notebooks/{path.name}" in head
+    assert f"git+{HOME}" in source(cells(path, "code")[0])
+
+
+def test_readme_names_every_part_with_files_that_exist():
+    readme = (ROOT / "README.md").read_text()
+    for name in NAMES:
+        assert f"](notebooks/{name}.ipynb)" in readme
+    for link in re.findall(r"\]\((?!https?:|#)([^)]+)\)", readme):
+        assert (ROOT / link).exists(), link
+
+
+def test_data_readme_gives_the_digest_of_every_file():
+    """A file changed without its record, or recorded without being there, is seen."""
+    listed = dict(re.findall(r"\| `([^`]+)` \|.*\| `([0-9a-f]{64})` \|", (ROOT / "data/README.md").read_text()))
+    files = [path for path in (ROOT / "data").rglob("*") if path.is_file() and path.name != "README.md"]
+    digests = {
+        str(path.relative_to(ROOT / "data")): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+    }
+    assert listed == digests
+
+
+def test_nothing_sanitises_outputs():
+    """Strict comparison: no pattern may swallow a number before outputs are compared."""
+    assert "sanitize" not in (ROOT / "Makefile").read_text()
+    assert "sanitize" not in (ROOT / "pyproject.toml").read_text()
