@@ -207,7 +207,13 @@ def _open_huggingface(directory: Path, files: ExitStack) -> dict[str, _Stored]:
     index = directory / "model.safetensors.index.json"
     paths = [directory / "model.safetensors"]
     if index.is_file():
-        paths = [directory / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+        try:
+            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(
+                f"{index} is no index of shards (JSON with a weight_map): download it again"
+            ) from error
+        paths = [directory / name for name in shards]
     stored = {}
     for path in paths:
         if not path.is_file():
@@ -228,8 +234,8 @@ def _open_meta(directory: Path) -> tuple[LlamaConfig, dict[str, _Stored]]:
         found = ", ".join(path.name for path in paths) or "none"
         raise ValueError(f"{directory} should hold consolidated.00.pth, .01, ... without a gap, found {found}")
     parts = [_read_pth(path) for path in paths]
-    if differing := set.symmetric_difference(set(parts[0]), set().union(*parts)):
-        raise ValueError(f"{directory}: not all parts hold {min(differing)}: are they parts of one checkpoint?")
+    if unshared := set().union(*parts) - set(parts[0]).intersection(*parts):
+        raise ValueError(f"{directory}: not all parts hold {min(unshared)}: are they parts of one checkpoint?")
     rows = sum(part["output.weight"].shape[0] for part in parts if "output.weight" in part)
     config = LlamaConfig.from_params_json(directory / "params.json", vocab_size=rows or None)
     with torch.device("meta"):

@@ -26,7 +26,7 @@ def generate(
     once, not at the first token.
     """
     prompt = _check_prompt(model, prompt_ids)
-    if temperature < 0:
+    if not temperature >= 0:  # NaN is not
         raise ValueError(f"temperature must be 0 (the most probable token) or more, found {temperature}")
     if not 0 < top_p <= 1:
         raise ValueError(f"top_p must be above 0 and at most 1, found {top_p}")

@@ -24,10 +24,11 @@ class Record:
 @contextmanager
 def recording(model: nn.Module, names: Iterable[str]) -> Iterator[Record]:
     """Record the first input and the output of the modules called `names`, as in `model.named_modules()`."""
-    modules, record, handles = dict(model.named_modules()), Record({}, {}), []
+    modules, record, handles, names = dict(model.named_modules()), Record({}, {}), [], list(names)
     for name in names:
         if name not in modules:
             raise ValueError(f"the model has no module {name!r}; 'layers.0.attention' is one it may have")
+    for name in names:
 
         def keep(module, args, output, name=name):
             record.inputs[name], record.outputs[name] = args[0].detach(), output.detach()

@@ -130,3 +130,19 @@ def test_a_fault_is_seen(fault, monkeypatch, tmp_path):
     fault(monkeypatch)
     ours = dl.load_model(tmp_path, dtype=torch.float32)
     assert relative_difference(*both(ours, huggingface(tmp_path), 9000 + 173 * torch.arange(23))) > 1e-2
+
+
+def test_tiny_is_read_by_transformers_and_tells_the_same_tale():
+    path = checkpoint.checkpoint_directory("tiny")
+    ours, theirs = dl.load_model("tiny", dtype=torch.float32), huggingface(path)
+    prompt = dl.load_tokenizer("tiny").encode("Once upon a time", bos=True)
+    assert relative_difference(*both(ours, theirs, torch.arange(300))) < 1e-5
+    expected = theirs.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
+        max_new_tokens=100,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    assert list(dl.generate(ours, prompt, max_new_tokens=100)) == expected[0, len(prompt) :].tolist()

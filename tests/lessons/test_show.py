@@ -1,0 +1,56 @@
+"""What a notebook's outputs hold for those who see them and those who do not."""
+
+import base64
+import inspect
+
+import pytest
+import torch
+from matplotlib import pyplot as plt
+
+import decoding_llama3 as dl
+from decoding_llama3.lessons import show
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    calls = []
+    monkeypatch.setattr(show, "display", lambda data, **options: calls.append((data, options)))
+    return calls
+
+
+def test_a_figure_has_alt_text_and_twice_its_resolution(displayed):
+    figure = plt.figure(figsize=(3, 2), dpi=100)
+    show.show_figure(figure, alt="A small empty picture.")
+    ((data, options),) = displayed
+    png = base64.b64decode(data["image/png"])
+    assert png.startswith(b"\x89PNG")
+    assert (int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")) == (600, 400)
+    assert data["text/plain"] == options["metadata"]["image/png"]["alt"] == "A small empty picture."
+    assert options["metadata"]["image/png"]["width"] == 300
+    assert not plt.fignum_exists(figure.number)
+
+
+def test_source_is_the_very_lines_of_the_package(displayed):
+    show.show_source(dl.RMSNorm, dl.apply_rope)
+    texts = [data.data for data, _ in displayed]
+    assert inspect.getsource(dl.RMSNorm).rstrip() in texts[0]
+    assert "decoding_llama3/norm.py" in texts[0]
+    assert "decoding_llama3/rope.py" in texts[1]
+
+
+def test_a_table_groups_thousands_and_escapes(displayed):
+    show.show_table([["<a>", 8030261248], ["b", "1.5 GB"]], ["name", "weights"], caption="Sizes & more")
+    ((data, _),) = displayed
+    assert data["text/plain"].splitlines() == ["name        weights", "<a>   8,030,261,248", "b            1.5 GB"]
+    assert "<td>&lt;a&gt;</td>" in data["text/html"]
+    assert "Sizes &amp; more" in data["text/html"]
+
+
+def test_set_up_says_what_runs_where(capsys, monkeypatch):
+    with torch.random.fork_rng():
+        model, tokenizer = show.set_up()
+        torch.set_grad_enabled(True)
+    assert model.config == dl.LlamaConfig.from_preset("tiny")
+    assert tokenizer.n_vocab == model.config.vocab_size
+    out = capsys.readouterr().out
+    assert out == f"tiny (5,573,888 parameters) on cpu in float32, torch {torch.__version__}\n"
