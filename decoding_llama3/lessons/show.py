@@ -19,6 +19,15 @@ from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
 
 OPENING = "Once upon a time there was a king who had a golden bird"  # the sentence that travels through the parts
+TALE = (  # of our own, so that no model has seen it: for measuring a loss where the opening is too short
+    'A miller had three sons and one donkey. When he was old he called them and said, "Who finds the golden '
+    'bird shall have the mill." The eldest went into the forest, and the forest kept him. The second went to '
+    "the mountains, and the mountains kept him too. Then the youngest took the donkey, for he had nothing else, "
+    "and rode after the wind. In the evening he met an old woman who was looking for her needle. He went down on "
+    'his knees and looked with her until the moon was up, and there it lay, shining in the grass. "You have '
+    'found more than you know," said the old woman. "The bird sings only where somebody has been kind." And '
+    "when he came home, it was sitting on the wheel of the mill, and it sang."
+)
 
 
 def set_up(threads: int = 2) -> tuple[Transformer, Tokenizer]:

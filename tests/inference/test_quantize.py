@@ -36,7 +36,9 @@ def test_it_computes_with_the_weights_it_stores():
 def test_a_row_of_zeros_stays_zero():
     layer = linear(4, 5)
     layer.weight.data[2] = 0
-    assert Int8Linear(layer)(torch.ones(1, 5))[0, 2].item() == 0
+    stored = Int8Linear(layer)
+    assert stored.scale[2] > 0  # 0 / 0 would decide by the processor what stands in the row
+    assert stored(torch.ones(1, 5))[0, 2].item() == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

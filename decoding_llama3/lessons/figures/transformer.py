@@ -1,0 +1,125 @@
+"""Part 7 - the figures of the whole model: arrays in, a figure out."""
+
+from collections.abc import Mapping, Sequence
+
+from jaxtyping import Float
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from decoding_llama3.lessons import style
+
+
+def draw_depth_loss(losses: Sequence[float], title: str) -> Figure:
+    """Loss, in nats a token, of the prediction read off the residual stream after each block."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
+    ax.plot(losses, color=style.PREDICTION, marker="o")
+    for depth, loss in enumerate(losses):
+        ax.annotate(f"{loss:.1f}", (depth, loss), xytext=(0, 9), textcoords="offset points", ha="center")
+    ax.set_xticks(range(len(losses)), [f"block {i}" for i in range(len(losses))])
+    ax.set_ylim(0, 1.15 * max(losses))
+    ax.set(xlabel="residual stream after", ylabel="loss (nats a token)", title=title)
+    return figure
+
+
+def draw_lens(
+    words: Sequence[Sequence[str]], probabilities: Float[Tensor, "depths seq"], tokens: Sequence[str], title: str
+) -> Figure:
+    """The word read off the residual stream at each depth (rows) behind each token (columns)."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
+    image = ax.imshow(probabilities, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    for depth, row in enumerate(words):
+        for i, word in enumerate(row):
+            ink = "white" if probabilities[depth, i] > 0.5 else "black"
+            ax.text(i, depth, word.replace("\n", "\\n"), ha="center", va="center", fontsize=11, color=ink)
+    ax.set_xticks(range(len(tokens)), tokens, rotation=35, ha="right")
+    ax.set_yticks(range(len(words)), [f"block {i}" for i in range(len(words))])
+    ax.set(xlabel="behind the token", ylabel="read off after", title=title)
+    figure.colorbar(image, ax=ax, label="probability")
+    return figure
+
+
+def draw_stream(names: Sequence[str], stream: Sequence[float], writes: Sequence[float], title: str) -> Figure:
+    """Length (root mean square) of the residual stream after each write, and of the write itself."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
+    x = range(len(names))
+    colours = [
+        style.QUERY if "attention" in n else style.FEED_FORWARD if "feed" in n else style.RESIDUAL for n in names
+    ]
+    ax.bar(x, writes, color=colours, width=0.7)
+    ax.plot(x, stream, color=style.RESIDUAL, linewidth=3, marker="o")
+    ax.annotate(
+        "residual stream",
+        (len(names) - 1, stream[-1]),
+        xytext=(-14, 2),
+        textcoords="offset points",
+        ha="right",
+        va="bottom",
+        color="#5F5F5F",
+    )
+    ax.set_xticks(list(x), [n.replace("_", "-").replace(".", " ") for n in names], rotation=40, ha="right")
+    ax.text(0.01, 0.93, "attention writes", color=style.QUERY, transform=ax.transAxes)
+    ax.text(0.01, 0.85, "feed-forward writes", color=style.FEED_FORWARD, transform=ax.transAxes)
+    ax.set(ylabel="root mean square", title=title)
+    return figure
+
+
+def draw_contributions(names: Sequence[str], values: Sequence[float], word: str, title: str) -> Figure:
+    """What each part added to the logit of `word`."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.6))
+    colours = [
+        style.QUERY if "attention" in n else style.FEED_FORWARD if "feed" in n else style.RESIDUAL for n in names
+    ]
+    y = range(len(names))
+    ax.barh(y, values, color=colours)
+    for i, value in enumerate(values):
+        ax.annotate(
+            f"{value:+.1f}",
+            (value, i),
+            xytext=(5 if value >= 0 else -5, 0),
+            textcoords="offset points",
+            ha="left" if value >= 0 else "right",
+            va="center",
+            fontsize=11,
+        )
+    ax.axvline(0, color="black", linewidth=1)
+    ax.set_yticks(list(y), [n.replace("_", "-").replace(".", " ") for n in names])
+    ax.invert_yaxis()
+    ax.margins(x=0.12)
+    ax.set(xlabel=f"added to the logit of {word!r}", title=title)
+    return figure
+
+
+def draw_surgery(deleted: Sequence[float], swapped: Float[Tensor, "layers layers"], title: str) -> Figure:
+    """Rise of the loss when a block is left out, and when two change places."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.2), width_ratios=(1, 1.15))
+    left.bar(range(len(deleted)), deleted, color=style.PREDICTION)
+    for i, value in enumerate(deleted):
+        left.annotate(f"+{value:.1f}", (i, value), xytext=(0, 3), textcoords="offset points", ha="center")
+    left.set(xlabel="block left out", ylabel="rise of the loss (nats a token)")
+    image = right.imshow(swapped, cmap=style.SEQUENTIAL, vmin=0)
+    for i in range(len(swapped)):
+        for j in range(len(swapped)):
+            if i != j:
+                ink = "white" if swapped[i, j] < 0.6 * swapped.max() else "black"
+                right.text(j, i, f"{swapped[i, j]:.1f}", ha="center", va="center", color=ink, fontsize=11)
+    right.set(xlabel="this block ...", ylabel="... changes places with this one")
+    figure.colorbar(image, ax=right, label="rise of the loss (nats a token)", shrink=0.85)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def draw_sampling(words: Sequence[str], variants: Mapping[str, Float[Tensor, " words"]], title: str) -> Figure:
+    """The next-word distribution under several settings of the sampler."""
+    figure, axes = plt.subplots(1, len(variants), figsize=(style.WIDTH, 3.8), sharey=True)
+    for ax, (name, probabilities) in zip(axes, variants.items(), strict=True):
+        ax.barh(range(len(words)), probabilities, color=style.PREDICTION)
+        for i, p in enumerate(probabilities.tolist()):
+            ax.annotate(f"{p:.0%}", (p, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=11)
+        ax.set_title(name, fontsize=12, fontweight="normal")
+        ax.set_xlim(0, 1.25 * max(v.max().item() for v in variants.values()))
+        ax.set_xlabel("probability")
+    axes[0].set_yticks(range(len(words)), [repr(word) for word in words])
+    axes[0].invert_yaxis()
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure

@@ -1,0 +1,115 @@
+"""The shape of the package: who may import whom, what is loaded when, how long things are."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "decoding_llama3"
+FILES = sorted(PACKAGE.rglob("*.py"))
+COMPONENTS = [path for path in FILES if path.parent == PACKAGE and not path.stem.startswith("__")]
+INFERENCE = sorted((PACKAGE / "inference").rglob("*.py"))
+LESSONS = sorted((PACKAGE / "lessons").rglob("*.py"))
+STEMS = ["config", "norm", "rope", "attention", "kv_cache", "feed_forward", "transformer"]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of all that a file imports, wherever in it, relative imports resolved."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = path.relative_to(ROOT).with_suffix("").parts[: -node.level] if node.level else ()
+            module = ".".join((*above, *filter(None, [node.module])))
+            found |= {module} | {f"{module}.{alias.name}" for alias in node.names}
+    return found
+
+
+def forbidden(path: Path, *parts: str) -> list[str]:
+    names = tuple(f"decoding_llama3.{part}" for part in parts)
+    return sorted(found for found in imports(path) if any(f"{found}.".startswith(f"{n}.") for n in names))
+
+
+def functions(path: Path) -> list[ast.FunctionDef]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=name)
+def test_a_component_imports_components_only(path):
+    assert not forbidden(path, "inference", "lessons", "__main__")
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=name)
+def test_a_component_names_its_siblings_and_not_the_package(path):
+    """`from decoding_llama3 import RMSNorm` would run the public face, and with it all of inference."""
+    assert "decoding_llama3" not in imports(path)
+
+
+@pytest.mark.parametrize("path", INFERENCE, ids=name)
+def test_inference_never_imports_lessons(path):
+    assert not forbidden(path, "lessons", "__main__")
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=name)
+def test_lessons_know_nothing_of_the_command_line(path):
+    assert not forbidden(path, "__main__")
+
+
+@pytest.mark.parametrize("module", ["decoding_llama3", "decoding_llama3.__main__"])
+def test_import_loads_nothing_heavy(module):
+    """Each of these would make the first import seconds slower, or fail where it is not installed."""
+    script = f"import sys, {module}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], cwd=ROOT, check=True, capture_output=True, text=True)
+    loaded = set(run.stdout.split())
+    assert module in loaded
+    assert not loaded & {"matplotlib", "ipywidgets", "IPython", "transformers", "tokenizers", "llama_models"}
+    assert not {found for found in loaded if found.startswith("decoding_llama3.lessons")}
+
+
+def test_a_learner_reads_all_of_llama_3_in_one_sitting():
+    lines = {stem: len((PACKAGE / f"{stem}.py").read_text(encoding="utf-8").splitlines()) for stem in STEMS}
+    assert sum(lines.values()) < 450, lines
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_no_function_exceeds_40_lines(path):
+    lengths = {node.name: node.end_lineno - node.lineno + 1 for node in functions(path)}
+    assert not {function: length for function, length in lengths.items() if length > 40}
+
+
+def test_every_file_is_named_for_what_it_does():
+    python = [*FILES, *(ROOT / "tests").rglob("*.py")]
+    assert len(python) > len(FILES) > len(COMPONENTS) > len(STEMS)
+    assert not [name(path) for path in python if path.stem in ("utils", "helpers", "common", "misc")]
+
+
+@pytest.mark.parametrize("stem", ["tokenizer", *STEMS])
+def test_each_component_has_its_test_file(stem):
+    assert (PACKAGE / f"{stem}.py").is_file()
+    assert (ROOT / "tests" / f"test_{stem}.py").is_file()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_each_notebook_has_its_component_test_and_figures(path):
+    stem = path.stem.split("_", 1)[1].replace("intro", "tokenizer")  # Part 1 belongs to the tokenizer
+    for file in (f"decoding_llama3/{stem}.py", f"tests/test_{stem}.py"):
+        assert (ROOT / file).is_file(), file
+    figures = f"decoding_llama3/lessons/figures/{stem}.py"
+    assert (ROOT / figures).is_file(), figures
+    used = f"from decoding_llama3.lessons.figures import {stem}"
+    assert used in path.read_text(encoding="utf-8"), used
+
+
+def test_data_is_small_enough_to_come_with_the_package():
+    sizes = {name(path): path.stat().st_size for path in (ROOT / "data").rglob("*") if path.is_file()}
+    assert 0 < sum(sizes.values()) <= 25 * 1024**2, sizes
