@@ -34,7 +34,7 @@ class TrainingSettings:
     steps: int
     batch: int = 16  # sequences a step
     seq_len: int = 512  # tokens a sequence
-    learning_rate: float = 4e-3
+    learning_rate: float = 6e-3
     warmup: int = 100  # steps
     decay: float = 0.35  # share of the steps in which the learning rate falls
     weight_decay: float = 0.1

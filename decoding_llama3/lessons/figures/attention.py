@@ -80,7 +80,7 @@ def draw_head_scores(scores: Mapping[str, Float[Tensor, "layers heads"]], title:
             color="white" if dark else "black",
             fontsize=11,
         )
-    axes[0].set_ylabel("layer")
+    axes[0].set_ylabel("block")
     figure.colorbar(image, ax=axes, label="mean attention weight")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
@@ -89,7 +89,7 @@ def draw_head_scores(scores: Mapping[str, Float[Tensor, "layers heads"]], title:
 def draw_kv_overlap(
     keys: Float[Tensor, " layers"], values: Float[Tensor, " layers"], same: float, chance: float
 ) -> Figure:
-    """How much of what one KV head reads the other reads too, by layer, with both ends of the scale marked."""
+    """How much of what one KV head reads the other reads too, by block, with both ends of the scale marked."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
     layers = range(len(keys))
     for overlaps, colour, name in ((keys, style.KEY, "keys"), (values, style.VALUE, "values")):
@@ -104,7 +104,7 @@ def draw_kv_overlap(
     ax.set_ylim(0, 1.05 * same)
     ax.set_xlim(-0.2, len(keys) - 0.4)
     ax.set_xticks(layers)
-    ax.set_xlabel("layer")
+    ax.set_xlabel("block")
     ax.set_ylabel("overlap of the two KV heads")
     most = torch.cat((keys, values)).max()
     ax.set_title(f"The two KV heads are no copies: they share {most:.0%} of what they read at most")
@@ -165,7 +165,7 @@ def draw_cache(
     axes[0].tick_params(left=False)
     figure.colorbar(image, ax=axes, label="stored value")
     figure.suptitle(
-        f"Each token adds one row that never changes again: {bytes_per_token:,} bytes in all layers",
+        f"Each token adds one row that never changes again: {bytes_per_token:,} bytes in all blocks",
         x=0.01,
         ha="left",
         fontweight="bold",
