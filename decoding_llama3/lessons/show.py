@@ -11,6 +11,7 @@ import torch
 from IPython.display import Markdown, display
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from PIL import Image
 
 from decoding_llama3.inference.checkpoint import choose_dtype, load_model
 from decoding_llama3.inference.tokenizer_files import load_tokenizer
@@ -45,9 +46,11 @@ def set_up(threads: int = 2) -> tuple[Transformer, Tokenizer]:
 
 def show_figure(figure: Figure, alt: str) -> None:
     """Display `figure` at twice its resolution with `alt` as its text for readers who do not see it."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=2 * figure.dpi)
+    full, buffer = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=2 * figure.dpi)
     plt.close(figure)
+    # 256 colours take a third of the bytes: notebooks carry their pictures along.
+    Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
     width, height = (round(side) for side in figure.get_size_inches() * figure.dpi)
     bundle = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": alt}
     display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height, "alt": alt}})

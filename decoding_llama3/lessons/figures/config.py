@@ -1,0 +1,110 @@
+"""Part 2 - the figures of the configuration: arrays in, a figure out."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from decoding_llama3.lessons import style
+
+_PART_COLOURS = {
+    "embedding": style.RESIDUAL,
+    "attention": style.QUERY,
+    "feed-forward": style.FEED_FORWARD,
+    "output": style.PREDICTION,
+}
+
+
+def draw_shares(shares: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """Share of each part in the parameters, a bar a model; norms are too few to be seen."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
+    for row, parts in enumerate(shares.values()):
+        start = 0.0
+        for part, share in parts.items():
+            ax.barh(row, share, left=start, color=_PART_COLOURS[part], edgecolor="white")
+            if share > 0.05:
+                ax.text(start + share / 2, row, f"{share:.0%}", color="white", ha="center", va="center")
+            if row == len(shares) - 1:
+                ink = "dimgrey" if part == "embedding" else _PART_COLOURS[part]
+                ax.text(start + share / 2, row + 0.5, part, color=ink, ha="center", va="bottom")
+            start += share
+    ax.set_yticks(range(len(shares)), list(shares))
+    ax.set(xlim=(0, 1), ylim=(-0.5, len(shares) + 0.1), xlabel="share of the parameters")
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def draw_spectra(
+    spectra: Mapping[str, Float[Tensor, " directions"]], random: Float[Tensor, " directions"], title: str
+) -> Figure:
+    """How much of a matrix its strongest directions hold; a random matrix of the same shape in grey."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
+    colours = (style.KEY, style.QUERY, style.VALUE, style.GATE, style.FEED_FORWARD)
+    for held, colour in zip(spectra.values(), colours, strict=True):
+        ax.plot(torch.arange(1, len(held) + 1) / len(held), held, color=colour)
+    ax.plot(torch.arange(1, len(random) + 1) / len(random), random, color=style.RESIDUAL, linestyle="--")
+    for i, (name, colour) in enumerate(zip(spectra, colours, strict=True)):
+        ax.text(0.98, 0.5 - 0.08 * i, name, color=colour, ha="right", transform=ax.transAxes)
+    ax.text(
+        0.98, 0.5 - 0.08 * len(spectra), "a random matrix", color="dimgrey", ha="right", transform=ax.transAxes
+    )
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    ax.set(xlim=(0, 1), ylim=(0, 1.02), title=title)
+    ax.set(xlabel="strongest directions, share of all", ylabel="share of the square sum")
+    return figure
+
+
+def draw_heads(rise: Float[Tensor, "blocks heads"], together: Sequence[float], title: str) -> Figure:
+    """Rise of the loss without one query head (grid) and without all heads of a block (bars)."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.0), width_ratios=(2, 1), sharey=True)
+    limit = max(0.1, rise.abs().max().item())
+    image = left.imshow(rise, cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+    for block, row in enumerate(rise.tolist()):
+        for head, value in enumerate(row):
+            left.text(head, block, f"{value:+.2f}", ha="center", va="center", fontsize=11)
+    left.set_xticks(range(rise.shape[1]))
+    left.set_yticks(range(len(rise)), [f"block {i}" for i in range(len(rise))])
+    left.set_xlabel("without this one query head")
+    figure.colorbar(image, ax=left, label="rise of the loss (nats a token)", location="left", pad=0.16)
+    right.barh(range(len(together)), together, color=style.QUERY)
+    for block, value in enumerate(together):
+        right.text(max(value, 0), block, f" {value:+.2f}", va="center")
+    right.set_xlim(min(0, *together), 1.35 * max(together))
+    right.set_xlabel("without all of them")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def draw_width(kept: Sequence[int], losses: Sequence[float], trained: float, title: str) -> Figure:
+    """Loss when only some directions of the last residual stream are kept."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+    ax.plot(kept, losses, "o-", color=style.RESIDUAL)
+    ax.axhline(trained, color=style.PREDICTION, linestyle="--", linewidth=1)
+    ax.text(kept[0], trained, "all of them", va="top")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(kept, [str(k) for k in kept])
+    ax.set_ylim(trained - 0.12 * (losses[0] - trained), None)
+    ax.set(xlabel="directions of the residual stream that are kept", ylabel="loss (nats a token)", title=title)
+    return figure
+
+
+def draw_memory(weights: Mapping[str, float], caches: Mapping[str, float], title: str) -> Figure:
+    """Gigabytes of weights and of one user's cache, in bfloat16, a bar a model."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.6))
+    names = list(weights)
+    ax.barh(names, list(weights.values()), color=style.RESIDUAL)
+    ax.barh(names, list(caches.values()), left=list(weights.values()), color=style.KEY)
+    for row, name in enumerate(names):
+        ax.text(weights[name] + caches[name], row, f" {weights[name]:.1f} + {caches[name]:.1f}", va="center")
+    ax.set_xscale("log")
+    ax.set_xlim(1, 4 * max(weights.values()))
+    ax.invert_yaxis()
+    ax.text(0.98, 0.95, "weights", color="dimgrey", ha="right", transform=ax.transAxes)
+    ax.text(0.98, 0.88, "cache of one user", color=style.KEY, ha="right", transform=ax.transAxes)
+    ax.set(xlabel="gigabytes in bfloat16 (log scale)", title=title)
+    return figure
