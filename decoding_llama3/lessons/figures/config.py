@@ -27,35 +27,32 @@ def draw_shares(shares: Mapping[str, Mapping[str, float]], title: str) -> Figure
             ax.barh(row, share, left=start, color=_PART_COLOURS[part], edgecolor="white")
             if share > 0.05:
                 ax.text(start + share / 2, row, f"{share:.0%}", color="white", ha="center", va="center")
-            if row == len(shares) - 1:
+            if row == 0:
                 ink = "dimgrey" if part == "embedding" else _PART_COLOURS[part]
-                ax.text(start + share / 2, row + 0.5, part, color=ink, ha="center", va="bottom")
+                ax.text(start + share / 2, -0.45, part, color=ink, ha="center", va="bottom")
             start += share
     ax.set_yticks(range(len(shares)), list(shares))
-    ax.set(xlim=(0, 1), ylim=(-0.5, len(shares) + 0.1), xlabel="share of the parameters")
+    ax.set(xlim=(0, 1), ylim=(len(shares) - 0.5, -0.9), xlabel="share of the parameters")
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
 
-def draw_spectra(
-    spectra: Mapping[str, Float[Tensor, " directions"]], random: Float[Tensor, " directions"], title: str
-) -> Figure:
-    """How much of a matrix its strongest directions hold; a random matrix of the same shape in grey."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
-    colours = (style.KEY, style.QUERY, style.VALUE, style.GATE, style.FEED_FORWARD)
-    for held, colour in zip(spectra.values(), colours, strict=True):
-        ax.plot(torch.arange(1, len(held) + 1) / len(held), held, color=colour)
-    ax.plot(torch.arange(1, len(random) + 1) / len(random), random, color=style.RESIDUAL, linestyle="--")
-    for i, (name, colour) in enumerate(zip(spectra, colours, strict=True)):
-        ax.text(0.98, 0.5 - 0.08 * i, name, color=colour, ha="right", transform=ax.transAxes)
-    ax.text(
-        0.98, 0.5 - 0.08 * len(spectra), "a random matrix", color="dimgrey", ha="right", transform=ax.transAxes
-    )
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(lambda value, _: f"{value:.0%}")
-    ax.set(xlim=(0, 1), ylim=(0, 1.02), title=title)
-    ax.set(xlabel="strongest directions, share of all", ylabel="share of the square sum")
+def draw_spectra(panels: Mapping[str, Mapping[str, Float[Tensor, " directions"]]], title: str) -> Figure:
+    """How much of a matrix its strongest directions hold, a panel for each shape; "chance" is drawn in grey."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 4.2), sharey=True)
+    colours = {"wk": style.KEY, "wq": style.QUERY, "wv": style.VALUE, "wo": style.GATE, "chance": "dimgrey"}
+    for ax, (shape, spectra) in zip(axes, panels.items(), strict=True):
+        for i, (name, held) in enumerate(spectra.items()):
+            x = torch.arange(1, len(held) + 1) / len(held)
+            ax.plot(x, held, color=colours[name], linestyle="--" if name == "chance" else "-")
+            ax.text(0.95, 0.3 - 0.09 * i, name, color=colours[name], ha="right", transform=ax.transAxes)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="strongest directions, share of all")
+        ax.set_title(shape, fontsize=12, fontweight="normal")
+    axes[0].set_ylabel("share of the square sum")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
 
@@ -66,7 +63,7 @@ def draw_heads(rise: Float[Tensor, "blocks heads"], together: Sequence[float], t
     image = left.imshow(rise, cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
     for block, row in enumerate(rise.tolist()):
         for head, value in enumerate(row):
-            left.text(head, block, f"{value:+.2f}", ha="center", va="center", fontsize=11)
+            left.text(head, block, f"{round(value, 2) + 0:+.2f}", ha="center", va="center", fontsize=11)
     left.set_xticks(range(rise.shape[1]))
     left.set_yticks(range(len(rise)), [f"block {i}" for i in range(len(rise))])
     left.set_xlabel("without this one query head")

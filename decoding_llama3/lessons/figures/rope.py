@@ -97,8 +97,9 @@ def draw_stopped(
     ax.text(0.4, slow[0], "only the faster ones turn", va="center", color=style.QUERY)
     below = fast[-1] - 0.03 * (fast[-1] - trained)
     ax.text(len(fast) - 1, below, "only the slower ones turn", va="top", ha="right", color=style.FEED_FORWARD)
-    ax.text(len(slow) - 1, trained, "all turn", va="top", ha="right", color="dimgrey")
-    ax.set_ylim(trained - 0.12 * (slow[0] - trained), None)
+    below = trained - 0.03 * (slow[0] - trained)
+    ax.text(len(slow) - 1, below, "all turn", va="top", ha="right", color="dimgrey")
+    ax.set_ylim(trained - 0.13 * (slow[0] - trained), None)
     labels = ["none", *(f"{w:,.0f}" for w in wavelengths)]
     ax.set_xticks(x, labels, rotation=50, ha="right")
     ax.set(
