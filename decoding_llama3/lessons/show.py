@@ -44,6 +44,17 @@ def set_up(threads: int = 2) -> tuple[Transformer, Tokenizer]:
     return model, load_tokenizer("tiny")
 
 
+def mark(prediction: float | None, answer: float, unit: str) -> str:
+    """The answer in words, and by which factor a reader's prediction (None: not made yet) was off."""
+    told = f"{answer:,} {unit}"
+    if prediction is None:
+        return f"{told} (no prediction yet: write one in place of None and run the cell again)"
+    if not 0 < prediction < float("inf"):
+        raise ValueError(f"the prediction is {prediction}, but a number above 0 was expected: write another one")
+    factor = max(prediction, answer) / min(prediction, answer)
+    return f"{told}; you said {prediction:,}, {factor:.1f} times off"
+
+
 def show_figure(figure: Figure, alt: str) -> None:
     """Display `figure` at twice its resolution with `alt` as its text for readers who do not see it."""
     full, buffer = io.BytesIO(), io.BytesIO()

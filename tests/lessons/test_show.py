@@ -54,3 +54,15 @@ def test_set_up_says_what_runs_where(capsys, monkeypatch):
     assert tokenizer.n_vocab == model.config.vocab_size
     out = capsys.readouterr().out
     assert out == f"tiny (5,573,888 parameters) on cpu in float32, torch {torch.__version__}\n"
+
+
+def test_a_prediction_is_marked_by_its_factor_either_way():
+    assert show.mark(50, 100, "heads") == "100 heads; you said 50, 2.0 times off"
+    assert show.mark(400, 100, "heads") == "100 heads; you said 400, 4.0 times off"
+    assert show.mark(None, 8_030_261_248, "parameters").startswith("8,030,261,248 parameters (no prediction")
+
+
+@pytest.mark.parametrize("prediction", [0, -3, float("nan"), float("inf")])
+def test_a_prediction_that_cannot_be_marked_is_refused(prediction):
+    with pytest.raises(ValueError, match="a number above 0"):
+        show.mark(prediction, 100, "heads")

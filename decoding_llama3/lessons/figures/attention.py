@@ -33,7 +33,7 @@ def draw_steps(
         _token_axes(ax, tokens)
         figure.colorbar(image, ax=ax, orientation="horizontal", shrink=0.9, location="top")
     axes[0].set_ylabel("the token that looks")
-    figure.supxlabel("the token looked at", fontsize=12)
+    axes[1].set_xlabel("the token looked at")
     row, column = divmod(weights[1:].argmax().item(), len(tokens))
     figure.suptitle(
         f"{name}: the largest weight is {weights[1 + row, column]:.2f}, "
@@ -158,7 +158,7 @@ def draw_cache(
             keys.masked_fill(blank, torch.nan), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto"
         )
         ax.axhline(count - 0.5, color=style.KEY)
-        ax.set_title(f"{count} tokens read: {count * bytes_per_token:,} bytes", fontsize=12, fontweight="normal")
+        ax.set_title(f"{count} tokens: {count * bytes_per_token:,} bytes", fontsize=12, fontweight="normal")
         ax.set_xlabel("feature of the key")
     slots = [_quoted(token) for token in tokens] + [""] * (len(frames[0]) - len(tokens))
     axes[0].set_yticks(range(len(slots)), slots)

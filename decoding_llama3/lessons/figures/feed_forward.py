@@ -112,7 +112,7 @@ def draw_stairs(
     for (name, values), colour in zip(added.items(), (style.NEUTRAL, style.FEED_FORWARD), strict=True):
         ax.plot(dims, values, color=colour, linewidth=1.2)
         start = values.index(max(values[: len(values) // 2]))
-        ax.text(dims[start] + 60, values[start], name, va="top", color=colour)
+        ax.text(dims[start] + 60, values[start], name, va="bottom", color=colour)
     for name, (dim, share) in marks.items():
         ax.plot(dim, share, "o", color="black")
         line = {"arrowstyle": "-", "color": "dimgrey"}

@@ -47,7 +47,7 @@ def draw_depth(
         ax.annotate(
             name,
             (x[len(x) // 2], middle[len(x) // 2]),
-            xytext=(0, -20),
+            xytext=(0, -28),
             textcoords="offset points",
             color="dimgrey" if colour == style.RESIDUAL else colour,
         )
@@ -79,7 +79,12 @@ def draw_outputs(values: Float[Tensor, " values"], inside: float, title: str) ->
     """Histogram of normalised values with the band from 0 to 1, which holds the share `inside`."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     ax.axvspan(0, 1, color=style.NEUTRAL, alpha=0.25, linewidth=0)
-    counts, _, _ = ax.hist(values.clamp(-4.5, 4.5), bins=90, color=style.NORM)
+    shown = values[values.abs() < 4]
+    counts, _, _ = ax.hist(shown, bins=90, color=style.NORM)
+    beyond = 1 - len(shown) / len(values)
+    ax.text(
+        0.99, 0.5, f"{beyond:.1%} lie outside\nthis picture", ha="right", color="dimgrey", transform=ax.transAxes
+    )
     ax.text(0.5, 1.04 * counts.max(), f"{inside:.0%} in 0 to 1", ha="center", va="bottom", fontsize=12)
     ax.set_ylim(0, 1.2 * counts.max())
     ax.set(xlabel="value of a feature after the norm, before its weight", ylabel="how many", title=title)
@@ -94,6 +99,6 @@ def draw_share(
     image = ax.imshow(shares, cmap=style.SEQUENTIAL, vmin=0, aspect="auto")
     ax.set_xticks(range(len(tokens)), tokens, rotation=40, ha="right")
     ax.set_yticks(range(len(names)), names)
-    ax.set(xlabel="token", ylabel="residual stream after", title=title)
+    ax.set(xlabel="token", ylabel="the residual stream", title=title)
     figure.colorbar(image, ax=ax, label="share of the squared length")
     return figure

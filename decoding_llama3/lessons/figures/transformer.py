@@ -31,11 +31,12 @@ def draw_lens(
     for depth, row in enumerate(words):
         for i, word in enumerate(row):
             ink = "white" if probabilities[depth, i] > 0.5 else "black"
-            ax.text(i, depth, word.replace("\n", "\\n"), ha="center", va="center", fontsize=11, color=ink)
+            word = word if len(word) < 8 else f"{word[:6]}…"
+            ax.text(i, depth, word.replace("\n", "⏎"), ha="center", va="center", fontsize=11, color=ink)
     ax.set_xticks(range(len(tokens)), tokens, rotation=35, ha="right")
     ax.set_yticks(range(len(words)), [f"block {i}" for i in range(len(words))])
     ax.set(xlabel="behind the token", ylabel="read off after", title=title)
-    figure.colorbar(image, ax=ax, label="probability")
+    figure.colorbar(image, ax=ax, label="probability", location="bottom", shrink=0.4, aspect=30)
     return figure
 
 
@@ -50,14 +51,14 @@ def draw_stream(names: Sequence[str], stream: Sequence[float], writes: Sequence[
     ax.plot(x, stream, color=style.RESIDUAL, linewidth=3, marker="o")
     ax.annotate(
         "residual stream",
-        (len(names) - 1, stream[-1]),
-        xytext=(-14, 2),
+        (len(names) // 2, stream[len(names) // 2]),
+        xytext=(-10, 6),
         textcoords="offset points",
         ha="right",
         va="bottom",
         color="#5F5F5F",
     )
-    ax.set_xticks(list(x), [n.replace("_", "-").replace(".", " ") for n in names], rotation=40, ha="right")
+    ax.set_xticks(list(x), [_label(n) for n in names], rotation=40, ha="right")
     ax.text(0.01, 0.93, "attention writes", color=style.QUERY, transform=ax.transAxes)
     ax.text(0.01, 0.85, "feed-forward writes", color=style.FEED_FORWARD, transform=ax.transAxes)
     ax.set(ylabel="root mean square", title=title)
@@ -83,7 +84,7 @@ def draw_contributions(names: Sequence[str], values: Sequence[float], word: str,
             fontsize=11,
         )
     ax.axvline(0, color="black", linewidth=1)
-    ax.set_yticks(list(y), [n.replace("_", "-").replace(".", " ") for n in names])
+    ax.set_yticks(list(y), [_label(n) for n in names])
     ax.invert_yaxis()
     ax.margins(x=0.12)
     ax.set(xlabel=f"added to the logit of {word!r}", title=title)
@@ -123,3 +124,9 @@ def draw_sampling(words: Sequence[str], variants: Mapping[str, Float[Tensor, " w
     axes[0].invert_yaxis()
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
+
+
+def _label(name: str) -> str:
+    """ "0.feed_forward", as `probe.residual_stream` names it, becomes "feed-forward 0"."""
+    block, _, part = name.rpartition(".")
+    return f"{part.replace('_', '-')} {block}".rstrip()
