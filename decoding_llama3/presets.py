@@ -23,7 +23,7 @@ _LLAMA3 = {  # CARD3, SKU
     "max_seq_len": 8192,
 }
 _SCALED_BY_8 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_context": 8192}  # HF
-_SCALED_BY_32 = _SCALED_BY_8 | {"factor": 32.0}  # HF; llama-models' code has 8 for every model, its issue 241
+_SCALED_BY_32 = _SCALED_BY_8 | {"factor": 32.0}  # HF; llama-models has 8 for every model (its #241)
 _LLAMA31 = _LLAMA3 | {"rope_scaling": _SCALED_BY_8, "max_seq_len": 131_072}
 _LLAMA32 = _LLAMA3 | {"rope_scaling": _SCALED_BY_32, "max_seq_len": 131_072, "tie_embeddings": True}
 

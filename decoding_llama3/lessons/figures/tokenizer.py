@@ -21,7 +21,7 @@ def draw_merges(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int]) ->
     length = sum(map(len, steps[0]))
     before: Sequence[bytes] = steps[0]
     for row, pieces in enumerate(steps):
-        fresh = next((i for i, (new, old) in enumerate(zip(pieces, before, strict=False)) if new != old), None)
+        fresh = next((i for i, piece in enumerate(pieces) if piece != before[i]), None)
         left = 0
         for i, piece in enumerate(pieces):
             colour = LEARNED if i == fresh else "#EEEEEE"
