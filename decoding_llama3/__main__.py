@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 import decoding_llama3 as dl
 from decoding_llama3.inference import doctor
@@ -94,7 +95,7 @@ def info(checkpoint: Annotated[str | None, typer.Argument(help="A checkpoint or 
         table.add_column(style="bold", no_wrap=True)
         rows = doctor.machine() if checkpoint is None else _model_rows(checkpoint)
         for name, value in rows:
-            table.add_row(name, value)
+            table.add_row(name, Text(value, overflow="fold"))  # as Text: rich would take [lab] for markup
         out.print(table)
 
 
@@ -188,8 +189,10 @@ def _ask() -> str:
 def _model_rows(checkpoint: str) -> Iterator[tuple[str, str]]:
     if checkpoint in dl.PRESETS and checkpoint != "tiny":
         config = dl.LlamaConfig.from_preset(checkpoint)
-    else:
+    elif checkpoint == "tiny" or Path(checkpoint).exists():
         config = read_config(checkpoint)
+    else:
+        raise ValueError(f"no preset and no directory is called {checkpoint}; presets are {', '.join(dl.PRESETS)}")
     for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size"):
         yield name, f"{getattr(config, name):,}"
     for name in ("norm_eps", "rope_theta", "rope_scaling", "tie_embeddings"):

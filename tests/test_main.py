@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 import decoding_llama3 as dl
 from decoding_llama3.__main__ import app
+from decoding_llama3.inference import doctor
 from decoding_llama3.inference.checkpoint import save_huggingface
 
 
@@ -53,7 +54,7 @@ def test_text_comes_as_it_is_made():
         (("generate", "x", "--quantize", "int2"), "found 'int2'"),
         (("generate", "x", "--tokenizer", "llama3"), "the tokenizer has 128256 tokens"),
         (("chat", "tiny"), "has never seen a chat"),
-        (("info", "llama9"), "no directory llama9"),
+        (("info", "llama9"), "no preset and no directory is called llama9"),
         (("train", "no-folder", "--out", "x", "--held-out", "y.txt"), "0 .txt files"),
     ],
 )
@@ -69,6 +70,11 @@ def test_info_is_the_doctor():
     for row in ("Python", "torch", "compiler", "memory", "device", "dtype", "largest model", "Llama 3 tokenizer"):
         assert row in out
     assert torch.__version__ in out
+
+
+def test_the_doctor_names_the_extra_that_installs_what_is_missing(monkeypatch):
+    monkeypatch.setattr(doctor, "_version", lambda package: None)
+    assert "pip install 'decoding-llama3[lab]'" in " ".join(run("info").stdout.split())
 
 
 def test_info_gives_the_numbers_of_a_preset_and_of_a_checkpoint():
