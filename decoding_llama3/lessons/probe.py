@@ -1,10 +1,15 @@
-"""Look inside a running model from outside: by hooks, the components untouched."""
+"""Look inside a running model from outside: by hooks, the components untouched.
+
+The stream and who wrote it, attention, neurons, and blocks in another order; `heads` looks at single heads.
+"""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate, combinations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -41,6 +46,22 @@ def recording(model: nn.Module, names: Iterable[str]) -> Iterator[Record]:
             handle.remove()
 
 
+def check_index(kind: str, index: int, count: int) -> None:
+    """Raise ValueError unless `index` is one of 0 to `count` - 1; nothing counts from the end."""
+    if not 0 <= index < count:
+        raise ValueError(f"there is no {kind} {index}: choose one of 0 to {count - 1}")
+
+
+@torch.no_grad()
+def writes(model: Transformer, tokens: Int[Tensor, "batch seq"]) -> dict[str, Float[Tensor, "batch seq dim"]]:
+    """What the embedding and each part of each block add to the residual stream; keys as in `residual_stream`."""
+    parts = [f"layers.{i}.{part}" for i in range(len(model.layers)) for part in ("attention", "feed_forward")]
+    with recording(model, ["tok_embeddings", *parts]) as record:
+        model.hidden(tokens)
+    added = {part.removeprefix("layers."): record.outputs[part] for part in parts}
+    return {"embedding": record.outputs["tok_embeddings"]} | added
+
+
 @torch.no_grad()
 def residual_stream(
     model: Transformer, tokens: Int[Tensor, "batch seq"]
@@ -49,13 +70,8 @@ def residual_stream(
 
     Keys: "embedding", then "0.attention", "0.feed_forward", "1.attention", ...
     """
-    parts = [f"layers.{i}.{part}" for i in range(len(model.layers)) for part in ("attention", "feed_forward")]
-    with recording(model, ["tok_embeddings", *parts]) as record:
-        model.hidden(tokens)
-    stream = {"embedding": record.outputs["tok_embeddings"]}
-    for part in parts:
-        stream[part.removeprefix("layers.")] = list(stream.values())[-1] + record.outputs[part]
-    return stream
+    added = writes(model, tokens)
+    return dict(zip(added, accumulate(added.values()), strict=True))
 
 
 @torch.no_grad()
@@ -89,3 +105,100 @@ def logit_lens(model: Transformer, tokens: Int[Tensor, "batch seq"]) -> list[Flo
     stream = residual_stream(model, tokens)
     depths = ["embedding", *(f"{i}.feed_forward" for i in range(len(model.layers)))]
     return [model.output(model.norm(stream[depth])).float() for depth in depths]
+
+
+@torch.no_grad()
+def logit_attribution(
+    model: Transformer, tokens: Int[Tensor, "batch seq"], position: int, token: int
+) -> dict[str, Float[Tensor, " batch"]]:
+    """What each write adds to the logit of `token` at `position`, counted from the mean over the vocabulary.
+
+    Keys as in `residual_stream`. With the last norm's scale held fixed nothing is left over: the sum is the
+    model's logit minus the mean of its logits, to rounding. What a part tells later parts is counted as theirs.
+    """
+    check_index("position", position, tokens.shape[1])
+    added = {name: write[:, position] for name, write in writes(model, tokens).items()}
+    shares = share_of_logit(model, torch.stack(list(added.values())), sum(added.values()), token)
+    return dict(zip(added, shares, strict=True))
+
+
+@torch.no_grad()
+def share_of_logit(
+    model: Transformer, added: Float[Tensor, "parts batch dim"], final: Float[Tensor, "batch dim"], token: int
+) -> Float[Tensor, "parts batch"]:
+    """What each of the vectors `added`, parts of the stream `final`, adds to a logit; see `logit_attribution`."""
+    check_index("token", token, model.config.vocab_size)
+    scale = torch.rsqrt(final.float().square().mean(dim=-1, keepdim=True) + model.norm.eps).type_as(final)
+    logits = model.output(added * scale * model.norm.weight).float()
+    return logits[..., token] - logits.mean(dim=-1)
+
+
+@torch.no_grad()
+def neuron_activations(
+    model: Transformer, tokens: Int[Tensor, "batch seq"], layer: int
+) -> Float[Tensor, "batch seq hidden_dim"]:
+    """silu(gate) * up of every neuron in one block's feed-forward: what w_down reads."""
+    check_index("layer", layer, len(model.layers))
+    name = f"layers.{layer}.feed_forward.w_down"
+    with recording(model, [name]) as record:
+        model.hidden(tokens)
+    return record.inputs[name]
+
+
+def neuron_triggers(
+    model: Transformer, tokens: Int[Tensor, "batch seq"], layer: int, neuron: int, k: int
+) -> list[tuple[int, int, float]]:
+    """The `k` tokens that move one neuron most: (row, position, activation), the strongest first.
+
+    Strongest by absolute value, with the sign kept: a negative activation writes as much, the other way.
+    """
+    check_index("neuron", neuron, model.config.hidden_dim)
+    if not 0 < k <= tokens.numel():
+        raise ValueError(f"k is {k}, but there are {tokens.numel()} tokens: ask for 1 to {tokens.numel()}")
+    values = neuron_activations(model, tokens, layer)[..., neuron].flatten()
+    strongest = values.abs().topk(k).indices.tolist()
+    return [(*divmod(i, tokens.shape[1]), values[i].item()) for i in strongest]
+
+
+def next_token_losses(
+    logits: Float[Tensor, "batch seq vocab"], tokens: Int[Tensor, "batch seq"]
+) -> Float[Tensor, "batch seq-1"]:
+    """Loss in nats of each token but the first, given those before it."""
+    return F.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+
+
+@torch.no_grad()
+def run_layers(
+    model: Transformer, tokens: Int[Tensor, "batch seq"], order: Iterable[int]
+) -> Float[Tensor, "batch seq vocab"]:
+    """Logits with the blocks applied in `order`, which may leave out, swap or repeat some."""
+    positions = torch.arange(tokens.shape[1], device=tokens.device)
+    rotation = model._rotation(positions)
+    x = model.tok_embeddings(tokens)
+    for i in order:
+        check_index("layer", i, len(model.layers))
+        x = model.layers[i](x, positions, rotation)
+    return model.output(model.norm(x)).float()
+
+
+def layer_deletion(model: Transformer, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, " layers"]:
+    """Rise of the mean loss, in nats a token, when each block alone is left out."""
+    layers = range(len(model.layers))
+    losses = [_loss_of(model, tokens, [i for i in layers if i != left_out]) for left_out in layers]
+    return torch.stack(losses) - _loss_of(model, tokens, layers)
+
+
+def layer_swap(model: Transformer, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "layers layers"]:
+    """Rise of the mean loss, in nats a token, when two blocks change places; 0 on the diagonal."""
+    layers = range(len(model.layers))
+    straight = _loss_of(model, tokens, layers)
+    rise = straight.new_zeros(len(layers), len(layers))
+    for i, j in combinations(layers, 2):
+        order = list(layers)
+        order[i], order[j] = j, i
+        rise[i, j] = rise[j, i] = _loss_of(model, tokens, order) - straight
+    return rise
+
+
+def _loss_of(model: Transformer, tokens: Int[Tensor, "batch seq"], order: Iterable[int]) -> Float[Tensor, ""]:
+    return next_token_losses(run_layers(model, tokens, order), tokens).mean()

@@ -1,12 +1,19 @@
 """What the probes report, against what the model itself computes."""
 
+import copy
+import dataclasses
+import math
+
 import pytest
 import torch
+import torch.nn.functional as F
+from conftest import randomize, shrink
 
 import decoding_llama3 as dl
 from decoding_llama3.lessons import probe
 
 TOKENS = torch.tensor([[7, 1, 200, 33, 33, 90, 2]])
+ROWS = torch.tensor([[7, 1, 200, 33, 33], [5, 319, 0, 14, 90]])
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -67,6 +74,113 @@ def test_a_module_that_is_not_there_is_named(model):
     with pytest.raises(ValueError, match=r"no module 'layers\.9'"), probe.recording(model, ["norm", "layers.9"]):
         pass
     assert all(not module._forward_hooks for module in model.modules())
+
+
+def test_shares_of_a_logit_sum_to_the_models_own(model):
+    """Not so at another position, with a norm of each write's own, without the norm's weights or the mean."""
+    shares = probe.logit_attribution(model, ROWS, position=3, token=42)
+    assert list(shares) == list(probe.residual_stream(model, ROWS))
+    logits = model(ROWS)[:, 3]
+    assert logits.mean(dim=-1).abs().min() > 1e-3
+    torch.testing.assert_close(sum(shares.values()), logits[:, 42] - logits.mean(dim=-1), **CLOSE)
+
+
+def test_a_part_that_writes_nothing_has_no_share(model):
+    with torch.no_grad():
+        model.layers[1].attention.wo.weight.zero_()
+    shares = probe.logit_attribution(model, ROWS, position=4, token=42)
+    assert shares.pop("1.attention").eq(0).all()
+    assert all(share.ne(0).all() for share in shares.values())
+
+
+def test_neuron_activations_are_silu_of_the_gate_times_up(model):
+    feed_forward = model.layers[1].feed_forward
+    x = model.layers[1].ffn_norm(probe.residual_stream(model, ROWS)["1.attention"])
+    gate, up = x @ feed_forward.w_gate.weight.T, x @ feed_forward.w_up.weight.T
+    expected = gate / (1 + (-gate).exp()) * up
+    torch.testing.assert_close(probe.neuron_activations(model, ROWS, layer=1), expected, **CLOSE)
+
+
+def test_triggers_are_the_strongest_tokens_of_either_sign(model):
+    """Embeddings by hand: neuron 5 reads a gate of 20 (silu leaves it as it is) times the number of the token."""
+    numbers = {1: 3.0, 7: -9.0, 33: 1.0, 200: 0.5, 5: 6.0, 319: -2.0, 0: -1.5, 14: 4.0, 90: -5.0}
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(1 if weight.dim() == 1 else 0)
+        for token, number in numbers.items():
+            rest = (model.config.dim - 1 - number**2) ** 0.5  # so that the norm divides by 1
+            model.tok_embeddings.weight[token, :3] = torch.tensor([1.0, number, rest])
+        model.layers[0].feed_forward.w_gate.weight[5, 0] = 20
+        model.layers[0].feed_forward.w_up.weight[5, 1] = 1
+    found = probe.neuron_triggers(model, ROWS, layer=0, neuron=5, k=4)
+    assert [place[:2] for place in found] == [(0, 0), (1, 0), (1, 4), (1, 3)]
+    assert [place[2] for place in found] == pytest.approx([-180, 120, -100, 80], rel=1e-4)
+
+
+def test_the_loss_is_that_of_the_token_that_comes_next():
+    logits = torch.tensor([[[0.9, 0.1], [0.2, 0.8], [0.5, 0.5]]]).log()
+    losses = probe.next_token_losses(logits, torch.tensor([[1, 0, 1]]))
+    torch.testing.assert_close(losses, torch.tensor([[-math.log(0.9), -math.log(0.8)]]))
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (0, 2), (2, 1, 0), (0, 1, 1, 2), ()])
+def test_blocks_in_another_order_are_a_model_built_in_that_order(order):
+    torch.testing.assert_close(probe.run_layers(three_blocks(), ROWS, order), rebuilt(order)(ROWS), rtol=0, atol=0)
+
+
+def test_a_block_that_writes_nothing_costs_nothing_to_delete_or_move():
+    model = three_blocks()
+    with torch.no_grad():
+        model.layers[1].attention.wo.weight.zero_()
+        model.layers[1].feed_forward.w_down.weight.zero_()
+    deleted, swapped = probe.layer_deletion(model, ROWS), probe.layer_swap(model, ROWS)
+    assert deleted[1] == 0
+    assert deleted[0].abs() > 1e-3 < deleted[2].abs()
+    assert swapped[0, 1] == swapped[1, 2] == 0
+    assert swapped[0, 2].abs() > 1e-3
+
+
+def test_deletion_and_swap_measure_the_rise_of_the_loss():
+    deleted, swapped = (measure(three_blocks(), ROWS) for measure in (probe.layer_deletion, probe.layer_swap))
+    straight = loss(rebuilt((0, 1, 2)))
+    expected = torch.stack([loss(rebuilt(order)) for order in ((1, 2), (0, 2), (0, 1))]) - straight
+    torch.testing.assert_close(deleted, expected, **CLOSE)
+    assert swapped.diagonal().eq(0).all()
+    for (i, j), order in {(0, 1): (1, 0, 2), (0, 2): (2, 1, 0), (1, 2): (0, 2, 1)}.items():
+        expected = loss(rebuilt(order)) - straight
+        torch.testing.assert_close(swapped[[i, j], [j, i]], expected.expand(2), **CLOSE)
+
+
+def three_blocks() -> dl.Transformer:
+    return randomize(dl.Transformer(dataclasses.replace(shrink("llama3-8b"), n_layers=3)))
+
+
+def rebuilt(order: tuple[int, ...]) -> dl.Transformer:
+    model = three_blocks()
+    model.layers = torch.nn.ModuleList(copy.deepcopy(model.layers[i]) for i in order)
+    return model
+
+
+@torch.no_grad()
+def loss(model: dl.Transformer) -> torch.Tensor:
+    return F.cross_entropy(model(ROWS)[:, :-1].flatten(0, 1), ROWS[:, 1:].flatten())
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: probe.logit_attribution(m, ROWS, position=5, token=0), "no position 5: choose one of 0 to 4$"),
+        (lambda m: probe.logit_attribution(m, ROWS, position=-1, token=0), "no position -1"),
+        (lambda m: probe.logit_attribution(m, ROWS, position=0, token=320), "no token 320: .* 0 to 319$"),
+        (lambda m: probe.neuron_activations(m, ROWS, layer=2), "no layer 2: choose one of 0 to 1$"),
+        (lambda m: probe.neuron_triggers(m, ROWS, layer=0, neuron=176, k=1), "no neuron 176: .* 0 to 175$"),
+        (lambda m: probe.neuron_triggers(m, ROWS, layer=0, neuron=0, k=11), "k is 11, but there are 10 tokens"),
+        (lambda m: probe.run_layers(m, ROWS, [0, -1]), "no layer -1"),
+    ],
+)
+def test_what_is_not_there_is_named_with_what_is(model, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(model)
 
 
 def test_it_works_on_tiny():
