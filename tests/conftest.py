@@ -8,11 +8,15 @@ if os.environ.get("TYPED") == "1":
     install_import_hook("decoding_llama3", "beartype.beartype")
 
 import dataclasses
+import random
 
 import pytest
 import torch
 
 import decoding_llama3 as dl
+from decoding_llama3.lessons.corpus import Corpus
+
+WORDS = ["king", "queen", "bird", "golden", "apple", "said", "went", "the", "a", "wood", "and", "old"]
 
 
 @pytest.fixture(autouse=True)
@@ -58,3 +62,23 @@ def model() -> dl.Transformer:
 
 def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three files of invented lines; the held-out one has words that no other has."""
+    draw, folder = random.Random(0), tmp_path / "texts"
+    folder.mkdir()
+    for name, words, n in (("a", WORDS, 120), ("b", WORDS, 120), ("z", ["dragon", "unseen", "elsewhere"], 6)):
+        lines = (" ".join(draw.choices(words, k=draw.randint(4, 12))) + "." for _ in range(n))
+        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def corpus(folder):
+    # A text of 12 words has fewer than 88 merges in it: letters at random supply the rest.
+    draw = random.Random(1)
+    letters = ("".join(draw.choices("abcdefgh ", k=40)).strip() for _ in range(100))
+    (folder / "b.txt").write_text((folder / "b.txt").read_text() + "\n".join(letters) + "\n")
+    return Corpus.read(folder, "z.txt")

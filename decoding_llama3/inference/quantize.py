@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int8
 from torch import Tensor, nn
 
 from decoding_llama3.transformer import Transformer
@@ -15,13 +16,20 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
-        scale = linear.weight.float().abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-        quantized = (linear.weight.float() / scale[:, None]).round().to(torch.int8)
+        quantized, scale = quantize_rows(linear.weight)
         self.register_buffer("weight", quantized)
         self.register_buffer("scale", scale.to(linear.weight.dtype))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.to(x.dtype)) * self.scale
+
+
+def quantize_rows(
+    weight: Float[Tensor, "rows columns"],
+) -> tuple[Int8[Tensor, "rows columns"], Float[Tensor, " rows"]]:
+    """Whole numbers from -127 to 127 and the float32 scale of each row: weight = scale * number, about."""
+    scale = weight.float().abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+    return (weight.float() / scale[:, None]).round().to(torch.int8), scale
 
 
 def quantize_int8(model: Transformer) -> Transformer:

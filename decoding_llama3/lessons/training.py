@@ -5,15 +5,13 @@ was killed and started again ends with the weights of one that never was.
 """
 
 import csv
-import hashlib
 import json
 import math
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -21,10 +19,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.checkpoint import save_huggingface
+from decoding_llama3.inference.checkpoint import find_compiler, save_huggingface
+from decoding_llama3.lessons.corpus import UNSCORED, Corpus, Windows, encode_all, repeated_span
+from decoding_llama3.lessons.heads import head_scores, repeat_losses, repeated_random_tokens
+from decoding_llama3.lessons.snapshots import load_snapshot, save_snapshot, snapshots
 from decoding_llama3.lessons.tokenizer_training import train_tokenizer
-from decoding_llama3.tokenizer import Tokenizer
+from decoding_llama3.tokenizer import N_SPECIAL, Tokenizer
 from decoding_llama3.transformer import Transformer
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """From a step on, so many of the sequences are random words said again and again, to grow induction heads."""
+
+    from_step: int
+    share: float
+    longest: int  # tokens until the words come again, at most
+
+    @classmethod
+    def parse(cls, text: str) -> tuple["Repeats", ...]:
+        """Phases such as "0:0.05:128,1000:0.01:32"; "" is none."""
+        try:
+            fields = [phase.split(":") for phase in text.split(",") if phase]
+            phases = tuple(cls(int(step), float(share), int(longest)) for step, share, longest in fields)
+        except ValueError:
+            raise ValueError(f"repeats are step:share:longest, comma, and so on, found {text!r}") from None
+        if any(not 0 <= phase.share <= 1 or phase.longest < 4 for phase in phases):
+            raise ValueError(f"a share of repeats is from 0 to 1 and the longest 4 or more, found {text!r}")
+        return phases
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +56,8 @@ class TrainingSettings:
     steps: int
     batch: int = 16  # sequences a step
     seq_len: int = 512  # tokens a sequence
+    short_steps: int = 0  # the first steps, in which sequences are half as long and twice as many: faster
+    repeats: tuple[Repeats, ...] = ()
     learning_rate: float = 6e-3
     warmup: int = 100  # steps
     decay: float = 0.35  # share of the steps in which the learning rate falls
@@ -42,71 +66,19 @@ class TrainingSettings:
     compile: bool = False  # needs a C++ compiler; half again as fast
     seed: int = 3
 
+    def shape_at(self, step: int) -> tuple[int, int]:
+        """Sequences and tokens a sequence."""
+        return (2 * self.batch, self.seq_len // 2) if step < self.short_steps else (self.batch, self.seq_len)
+
+    def repeats_at(self, step: int) -> Repeats:
+        """The phase that a step is in."""
+        begun = [phase for phase in self.repeats if phase.from_step <= step]
+        return max(begun, key=lambda phase: phase.from_step, default=Repeats(0, 0.0, 4))
+
     def learning_rate_at(self, step: int) -> float:
         rising = (step + 1) / self.warmup
         falling = (self.steps - step) / (self.decay * self.steps)
         return self.learning_rate * min(1.0, rising, falling)
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """A folder of .txt, one paragraph a line. The held-out file is seen by neither tokenizer nor model."""
-
-    files: dict[str, str]  # name: text
-    held_out: str
-    sha256: str  # of the training files, one after another in the order of their names
-
-    @classmethod
-    def read(cls, folder: Path, held_out: str) -> "Corpus":
-        files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.txt"))}
-        if held_out not in files or len(files) < 2:
-            raise ValueError(
-                f"{folder} has {len(files)} .txt files and {'a' if held_out in files else 'no'} {held_out}: "
-                "name one file as held out and leave at least one to train on"
-            )
-        text = files.pop(held_out)
-        digest = hashlib.sha256("".join(files.values()).encode()).hexdigest()
-        return cls(files, text, digest)
-
-
-class Windows:
-    """Sequences of `seq_len` tokens that start at a paragraph, each behind a begin-of-text token, in random order.
-
-    Batch `step` depends on seed and step alone, so that a resumed run sees what an unbroken one would.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, texts: list[str], seq_len: int, seed: int) -> None:
-        ids = [token for text in texts for token in tokenizer.encode(text.rstrip("\n") + "\n")]
-        self.tokens = torch.tensor(ids, dtype=torch.int64)
-        ends = torch.tensor([tokenizer.token_bytes(token).endswith(b"\n") for token in range(tokenizer.n_vocab)])
-        self.paragraphs = ends[self.tokens].nonzero().flatten()[:-1] + 1  # many a token is '."' with its line end
-        self.bos, self.seq_len, self.seed = tokenizer.bos_id, seq_len, seed
-        self.per_epoch = (len(ids) - 2 * seq_len) // seq_len
-        if self.per_epoch < 1 or len(self.paragraphs) == 0:
-            raise ValueError(
-                f"the text has {len(ids)} tokens in {len(self.paragraphs) + 1} lines: too little for sequences "
-                f"of {seq_len}; give more text or a smaller seq_len"
-            )
-        self._epoch = lru_cache(maxsize=2)(self._order)
-
-    def batch(self, step: int, batch: int) -> tuple[Tensor, Tensor]:
-        """Inputs and targets, (batch, seq_len) each."""
-        rows = [self._window(index) for index in range(step * batch, (step + 1) * batch)]
-        tokens = torch.stack(rows)
-        return tokens[:, :-1], tokens[:, 1:]
-
-    def _window(self, index: int) -> Tensor:
-        epoch, i = divmod(index, self.per_epoch)
-        start = self._epoch(epoch)[i]
-        return torch.cat((torch.tensor([self.bos]), self.tokens[start : start + self.seq_len]))
-
-    def _order(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        offset = torch.randint(self.seq_len, (1,), generator=generator)
-        starts = offset + self.seq_len * torch.arange(self.per_epoch)
-        nearest = torch.searchsorted(self.paragraphs, starts).clamp(max=len(self.paragraphs) - 1)
-        starts = self.paragraphs[nearest].clamp(max=len(self.tokens) - self.seq_len)
-        return starts[torch.randperm(self.per_epoch, generator=generator)]
 
 
 def initialize(model: Transformer, seed: int) -> None:
@@ -162,41 +134,101 @@ def train(
     """Train, yielding a record a step; `out` receives state.pt as it goes and the finished model at the end.
 
     Every `save_every` steps the run is saved, and the loss on the first 64 kB of the held-out file is measured.
+    `out/snapshots` keeps the weights of these steps, of step 0, and after 1 % and 10 % of the steps.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    tokenizer_path = out / "tokenizer.model"
-    if not tokenizer_path.exists():
-        train_tokenizer(corpus.files.values(), config.vocab_size, tokenizer_path)
-    tokenizer = Tokenizer(tokenizer_path)
-    windows = Windows(tokenizer, list(corpus.files.values()), settings.seq_len, settings.seed)
+    tokenizer = _tokenizer(corpus, config, out)
+    tokens = encode_all(tokenizer, list(corpus.files.values()))
+    lengths = {settings.shape_at(0)[1], settings.seq_len}
+    windows = {length: Windows(tokenizer, tokens, length, settings.seed) for length in lengths}
     model = Transformer(config)
     initialize(model, settings.seed)
     model.to(device)
-    if settings.compile:
-        model.compile()
-    optimizers = make_optimizers(model, settings)
+    optimizers, loss_of = make_optimizers(model, settings), _loss_of(settings, device)
     records = _resume(out / "state.pt", corpus, config, settings, model, optimizers)
+    if not records:
+        save_snapshot(model, out / "snapshots", 0)
     for step in range(len(records), settings.steps):
         started = time.perf_counter()
-        loss = _step(model, optimizers, windows.batch(step, settings.batch), settings, step)
+        batch = _batch(windows, tokenizer, settings, step)
+        loss = _step(model, loss_of, optimizers, batch, settings, step)
         seconds = time.perf_counter() - started
-        tokens = (step + 1) * settings.batch * settings.seq_len
-        record = {"step": step + 1, "tokens": tokens, "loss": loss, "held_out": None, "seconds": seconds}
-        records.append(record)
+        n_tokens = (step + 1) * settings.batch * settings.seq_len
+        records.append({"step": step + 1, "tokens": n_tokens, "loss": loss, "held_out": None, "seconds": seconds})
+        if step + 1 in (settings.steps // 100, settings.steps // 10):
+            save_snapshot(model, out / "snapshots", step + 1)
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
-            sample = corpus.held_out[:64_000]
-            record["held_out"] = bits_per_byte(model, tokenizer, sample, settings.seq_len)[0]
+            seq_len = settings.shape_at(step)[1]
+            records[-1]["held_out"] = bits_per_byte(model, tokenizer, corpus.held_out[:64_000], seq_len)[0]
+            save_snapshot(model, out / "snapshots", step + 1)
             _save(out / "state.pt", corpus, config, settings, model, optimizers, records)
-        yield record
-    _finish(out, corpus, settings, model, tokenizer, records, len(windows.tokens))
+        yield records[-1]
+    _finish(out, corpus, settings, model, tokenizer, records, len(tokens))
 
 
-def _step(model, optimizers, batch: tuple[Tensor, Tensor], settings: TrainingSettings, step: int) -> float:
+def learning_curve(
+    folder: Path, corpus: Corpus, settings: TrainingSettings, config: LlamaConfig, tokenizer: Tokenizer
+) -> list[dict]:
+    """What each snapshot in `folder` could do: loss on the held-out text, best heads, loss on repeated words.
+
+    `held_out` is in bits a byte, on the first 64 kB; `previous` and `induction` are the largest `head_scores` on
+    random words said twice or more; `first_copy` and `later_copies` are the losses there, in nats a token.
+    """
+    longest = min(64, settings.seq_len // 4)
+    words, periods = repeated_random_tokens(
+        range(256, tokenizer.n_vocab - N_SPECIAL),
+        tokenizer.bos_id,
+        batch=16,
+        seq=2 * longest + 1,
+        generator=torch.Generator().manual_seed(0),
+        periods=range(longest // 2, longest + 1),
+    )
+    rows = []
+    for step, path in snapshots(folder).items():
+        model = load_snapshot(path, config)
+        seq_len = settings.shape_at(max(step - 1, 0))[1]
+        _, bits = bits_per_byte(model, tokenizer, corpus.held_out[:64_000], seq_len)
+        scores = head_scores(model, words, periods)
+        first, later = repeat_losses(model, words, periods)
+        best = {kind: scores[kind].max().item() for kind in ("previous", "induction")}
+        rows.append({"step": step, "held_out": bits} | best | {"first_copy": first, "later_copies": later})
+    return rows
+
+
+def _tokenizer(corpus: Corpus, config: LlamaConfig, out: Path) -> Tokenizer:
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "tokenizer.model"
+    if not path.exists():
+        train_tokenizer(corpus.files.values(), config.vocab_size, path)
+    return Tokenizer(path)
+
+
+def _batch(windows: dict[int, Windows], tokenizer: Tokenizer, settings: TrainingSettings, step: int):
+    n, seq_len = settings.shape_at(step)
+    inputs, targets = (rows.clone() for rows in windows[seq_len].batch(step, n))
+    generator = torch.Generator().manual_seed(settings.seed * 1_000_003 + step)
+    repeats = settings.repeats_at(step)
+    for row in (torch.rand(n, generator=generator) < repeats.share).nonzero().flatten():
+        inputs[row], targets[row] = repeated_span(tokenizer, seq_len, repeats.longest, generator)
+    return inputs, targets
+
+
+def _loss(model: Transformer, inputs: Tensor, targets: Tensor) -> Tensor:
+    return F.cross_entropy(model(inputs).flatten(0, 1), targets.flatten(), ignore_index=UNSCORED)
+
+
+def _loss_of(settings: TrainingSettings, device: str) -> Callable:
+    if not settings.compile:
+        return _loss
+    if device == "cpu" and find_compiler() is None:
+        raise ValueError("no C++ compiler found, which compiling needs: install g++ or clang, or leave it out")
+    return torch.compile(_loss, dynamic=False)
+
+
+def _step(model, loss_of: Callable, optimizers, batch: tuple[Tensor, Tensor], settings, step: int) -> float:
     device = model.norm.weight.device
     inputs, targets = (tokens.to(device) for tokens in batch)
     with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.autocast):
-        logits = model(inputs)
-    loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        loss = loss_of(model, inputs, targets)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for optimizer in optimizers:
@@ -241,11 +273,8 @@ def _finish(out: Path, corpus, settings, model, tokenizer, records, n_tokens: in
     save_huggingface(model.eval(), out, dtype=torch.bfloat16)
     model.bfloat16().float()  # the weights that the file holds
     nats, bits = bits_per_byte(model, tokenizer, corpus.held_out, settings.seq_len)
-    with (out / "loss.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=records[0].keys(), lineterminator="\n")
-        writer.writeheader()
-        for record in records:
-            writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in record.items()})
+    _write_csv(out / "loss.csv", records)
+    _write_csv(out / "learning.csv", learning_curve(out / "snapshots", corpus, settings, model.config, tokenizer))
     summary = {
         "settings": asdict(settings),
         "parameters": model.config.n_params,
@@ -264,3 +293,11 @@ def _finish(out: Path, corpus, settings, model, tokenizer, records, n_tokens: in
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}",
     }
     (out / "training.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_csv(path: Path, rows: list[dict]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=rows[0].keys(), lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            writer.writerow({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()})

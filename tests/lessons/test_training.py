@@ -5,7 +5,6 @@ import dataclasses
 import itertools
 import json
 import math
-import random
 
 import pytest
 import torch
@@ -13,37 +12,18 @@ from safetensors.torch import load_file
 
 import decoding_llama3 as dl
 from decoding_llama3.lessons import training
+from decoding_llama3.lessons.snapshots import load_snapshot, snapshots
 from decoding_llama3.lessons.tokenizer_training import train_tokenizer
-from decoding_llama3.lessons.training import Corpus, TrainingSettings, Windows, bits_per_byte, train
+from decoding_llama3.lessons.training import Repeats, TrainingSettings, bits_per_byte, train
 
-SETTINGS = TrainingSettings(steps=7, batch=2, seq_len=16, warmup=2, seed=1)
-WORDS = ["king", "queen", "bird", "golden", "apple", "said", "went", "the", "a", "wood", "and", "old"]
+REPEATS = Repeats.parse("0:0.3:8,5:0.5:4")
+SETTINGS = TrainingSettings(steps=7, batch=2, seq_len=16, short_steps=4, repeats=REPEATS, warmup=2, seed=1)
 
 
-def config(vocab_size: int = 600) -> dl.LlamaConfig:
+def config() -> dl.LlamaConfig:
     return dl.LlamaConfig(
-        dim=32, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=48, vocab_size=vocab_size, tie_embeddings=True
+        dim=32, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=48, vocab_size=600, tie_embeddings=True
     )
-
-
-@pytest.fixture
-def folder(tmp_path):
-    """Three files of invented lines; the held-out one has words that no other has."""
-    draw, folder = random.Random(0), tmp_path / "texts"
-    folder.mkdir()
-    for name, words, n in (("a", WORDS, 120), ("b", WORDS, 120), ("z", ["dragon", "unseen", "elsewhere"], 6)):
-        lines = (" ".join(draw.choices(words, k=draw.randint(4, 12))) + "." for _ in range(n))
-        (folder / f"{name}.txt").write_text("\n".join(lines) + "\n")
-    return folder
-
-
-@pytest.fixture
-def corpus(folder):
-    # A text of 12 words has fewer than 88 merges in it: letters at random supply the rest.
-    draw = random.Random(1)
-    letters = ("".join(draw.choices("abcdefgh ", k=40)).strip() for _ in range(100))
-    (folder / "b.txt").write_text((folder / "b.txt").read_text() + "\n".join(letters) + "\n")
-    return Corpus.read(folder, "z.txt")
 
 
 def finish(corpus, out, settings=SETTINGS, save_every=3):
@@ -116,6 +96,69 @@ def test_the_loss_falls_and_everything_is_written(corpus, tmp_path):
     nats, bits = bits_per_byte(model, tokenizer, corpus.held_out, 16)
     assert summary["held_out"]["nats_per_token"] == round(nats, 4)
     assert summary["held_out"]["bits_per_byte"] == round(bits, 4)
+    learned = list(csv.DictReader((tmp_path / "learning.csv").read_text().splitlines()))
+    assert [int(row["step"]) for row in learned] == [0, 6, 20, 40, 60]
+    assert float(learned[-1]["held_out"]) == pytest.approx(bits, rel=0.02)  # int8 against bfloat16
+    assert float(learned[0]["first_copy"]) == pytest.approx(math.log(600), abs=0.1)
+
+
+def test_snapshots_tell_how_a_run_went(corpus, tmp_path):
+    """The first is the untrained model, the last the finished one, each to within half a step of int8."""
+    finish(corpus, tmp_path)
+    kept = snapshots(tmp_path / "snapshots")
+    assert list(kept) == [0, 3, 6, 7]
+    untrained = dl.Transformer(config())
+    training.initialize(untrained, SETTINGS.seed)
+    for step, model in ((0, untrained), (7, dl.load_model(tmp_path, dtype=torch.float32))):
+        shown = dict(load_snapshot(kept[step], config()).named_parameters())
+        for name, weight in model.named_parameters():
+            bound = weight.abs().amax(dim=-1, keepdim=True) * (0.5 / 127 + 2**-8)  # bfloat16 keeps 8 bits
+            assert ((shown[name] - weight).abs() <= bound).all(), (step, name)
+    with pytest.raises(ValueError, match="holds a model of another shape"):
+        load_snapshot(kept[7], dataclasses.replace(config(), n_layers=3))
+
+
+def test_the_sequences_are_short_at_first_and_a_step_has_as_many_tokens(corpus, tmp_path, monkeypatch):
+    shapes, step = [], training._step
+
+    def spy(model, loss_of, optimizers, batch, *rest):
+        shapes.append(tuple(batch[0].shape))
+        return step(model, loss_of, optimizers, batch, *rest)
+
+    monkeypatch.setattr(training, "_step", spy)
+    records = finish(corpus, tmp_path)
+    assert shapes == [(4, 8)] * 4 + [(2, 16)] * 3
+    assert [record["tokens"] for record in records] == [32 * (i + 1) for i in range(7)]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's compiler, of itself
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_step_learns_what_huggingfaces_model_learns(corpus, tmp_path, compile):
+    """Loss and gradients on text and on repeated words equal those of transformers on the same weights."""
+    from transformers import LlamaForCausalLM
+
+    settings = dataclasses.replace(SETTINGS, steps=1, short_steps=0, batch=8, repeats=REPEATS, compile=compile)
+    tokenizer = training._tokenizer(corpus, config(), tmp_path)
+    tokens = training.encode_all(tokenizer, list(corpus.files.values()))
+    inputs, targets = training._batch(
+        {16: training.Windows(tokenizer, tokens, 16, settings.seed)}, tokenizer, settings, 0
+    )
+    assert 0 < (targets == training.UNSCORED).any(dim=1).sum() < 8
+    model = dl.Transformer(config())
+    training.initialize(model, 0)
+    training.save_huggingface(model, tmp_path)
+    theirs = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    expected = torch.nn.functional.cross_entropy(theirs(inputs).logits.flatten(0, 1), targets.flatten())
+    expected.backward()
+    loss_of = torch.compile(training._loss, dynamic=False) if compile else training._loss
+    loss = loss_of(model, inputs, targets)
+    loss.backward()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for part in ("gate", "up", "down"):
+        ours = getattr(model.layers[1].feed_forward, f"w_{part}").weight.grad
+        reference = getattr(theirs.model.layers[1].mlp, f"{part}_proj").weight.grad
+        torch.testing.assert_close(ours, reference, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(model.output.weight.grad, theirs.lm_head.weight.grad, rtol=1e-4, atol=1e-6)
 
 
 def test_the_held_out_file_is_seen_by_neither_tokenizer_nor_model(corpus, tmp_path):
@@ -134,46 +177,26 @@ def test_the_learning_rate_rises_stays_and_falls_to_nothing():
     assert rates[80:] == pytest.approx([(100 - i) / 20 for i in range(80, 100)])
 
 
+def test_repeats_come_in_phases():
+    phases = Repeats.parse("0:0.05:128,100:0.5:32")
+    settings = TrainingSettings(steps=200, repeats=phases)
+    shares = [settings.repeats_at(step).share for step in (0, 99, 100, 199)]
+    assert shares == [0.05, 0.05, 0.5, 0.5]
+    assert settings.repeats_at(150).longest == 32
+    assert TrainingSettings(steps=1).repeats_at(0).share == 0
+    for wrong in ("0.05", "0:x:4", "0:1.5:9", "0:0.1:2"):
+        with pytest.raises(ValueError, match=f"found '{wrong}'"):
+            Repeats.parse(wrong)
+
+
 @pytest.fixture
-def windows(corpus, tmp_path):
+def tokenizer(corpus, tmp_path):
     train_tokenizer(corpus.files.values(), 600, tmp_path / "tokenizer.model")
-    tokenizer = dl.Tokenizer(tmp_path / "tokenizer.model")
-    return tokenizer, Windows(tokenizer, list(corpus.files.values()), 16, seed=0)
+    return dl.Tokenizer(tmp_path / "tokenizer.model")
 
 
-def test_every_window_starts_a_paragraph_behind_a_begin_of_text(corpus, windows):
-    tokenizer, windows = windows
-    starts = {line[:8] for text in corpus.files.values() for line in text.splitlines()}
-    for step in range(windows.per_epoch // 4 - 1):
-        inputs, targets = windows.batch(step, 4)
-        assert torch.equal(inputs[:, 1:], targets[:, :-1])
-        assert (inputs[:, 0] == tokenizer.bos_id).all()
-        for row in inputs:
-            text = tokenizer.decode(row[1:].tolist())
-            assert any(start.startswith(text[:8]) for start in starts), text
-
-
-def test_an_epoch_goes_through_the_text_once(windows):
-    """Evenly spread starts, moved to the next paragraph: hardly two alike, and another order each epoch."""
-    _, windows = windows
-    first, second = (windows._order(epoch) for epoch in (0, 1))
-    assert len(first) == windows.per_epoch
-    assert len(first.unique()) > 0.5 * len(first)
-    assert not torch.equal(first, second)
-
-
-def test_too_little_text_is_told(tmp_path, windows):
-    tokenizer, _ = windows
-    with pytest.raises(ValueError, match="too little for sequences of 512"):
-        Windows(tokenizer, ["One line.\nAnother.\n"], 512, seed=0)
-    (tmp_path / "one.txt").write_text("x")
-    with pytest.raises(ValueError, match=r"has 1 \.txt files and a one\.txt"):
-        Corpus.read(tmp_path, "one.txt")
-
-
-def test_bits_per_byte_of_a_model_that_knows_nothing(windows):
+def test_bits_per_byte_of_a_model_that_knows_nothing(tokenizer):
     """With equal logits every token costs log2(vocabulary) bits, whatever the window."""
-    tokenizer, _ = windows
     model = dl.Transformer(config())
     model.output.weight.data.zero_()
     text = "The king said: a golden bird went — old — and a queen too.\n" * 9
@@ -182,9 +205,8 @@ def test_bits_per_byte_of_a_model_that_knows_nothing(windows):
     assert bits == pytest.approx(math.log2(600) * len(tokenizer.encode(text)) / len(text.encode()), rel=1e-6)
 
 
-def test_bits_per_byte_counts_every_token_once(windows):
+def test_bits_per_byte_counts_every_token_once(tokenizer):
     """Where one window holds the whole text, it is the plain mean loss."""
-    tokenizer, _ = windows
     model = dl.Transformer(config())
     text = "the king went and the queen said a golden apple"
     ids = torch.tensor([tokenizer.encode(text, bos=True)])
@@ -192,8 +214,7 @@ def test_bits_per_byte_counts_every_token_once(windows):
     assert bits_per_byte(model, tokenizer, text, seq_len=4 * len(ids[0]))[0] == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_vocabulary_is_learned_in_llama_3s_format(corpus, windows):
-    tokenizer, _ = windows
+def test_a_vocabulary_is_learned_in_llama_3s_format(corpus, tokenizer):
     assert tokenizer.n_vocab == 600
     assert [tokenizer.token_bytes(i) for i in range(256)] == [bytes([i]) for i in range(256)]
     text = corpus.files["a.txt"]

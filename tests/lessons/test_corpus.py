@@ -1,0 +1,106 @@
+"""The text: windows that start where a paragraph does, repeated spans, and what is left out before training."""
+
+import pytest
+import torch
+
+import decoding_llama3 as dl
+from decoding_llama3.lessons.corpus import (
+    UNSCORED,
+    Corpus,
+    Windows,
+    encode_all,
+    listed_words,
+    prepare,
+    repeated_span,
+)
+from decoding_llama3.lessons.tokenizer_training import train_tokenizer
+
+
+@pytest.fixture
+def windows(corpus, tmp_path):
+    train_tokenizer(corpus.files.values(), 600, tmp_path / "tokenizer.model")
+    tokenizer = dl.Tokenizer(tmp_path / "tokenizer.model")
+    return tokenizer, Windows(tokenizer, encode_all(tokenizer, list(corpus.files.values())), 16, seed=0)
+
+
+def test_every_window_starts_a_paragraph_behind_a_begin_of_text(corpus, windows):
+    tokenizer, windows = windows
+    starts = {line[:8] for text in corpus.files.values() for line in text.splitlines()}
+    for step in range(windows.per_epoch // 4 - 1):
+        inputs, targets = windows.batch(step, 4)
+        assert torch.equal(inputs[:, 1:], targets[:, :-1])
+        assert (inputs[:, 0] == tokenizer.bos_id).all()
+        for row in inputs:
+            text = tokenizer.decode(row[1:].tolist())
+            assert any(start.startswith(text[:8]) for start in starts), text
+
+
+def test_an_epoch_goes_through_the_text_once(windows):
+    """Evenly spread starts, moved to the next paragraph: hardly two alike, and another order each epoch."""
+    _, windows = windows
+    first, second = (windows._order(epoch) for epoch in (0, 1))
+    assert len(first) == windows.per_epoch
+    assert len(first.unique()) > 0.5 * len(first)
+    assert not torch.equal(first, second)
+
+
+def test_too_little_text_is_told(tmp_path, windows):
+    tokenizer, _ = windows
+    with pytest.raises(ValueError, match="too little for sequences of 512"):
+        Windows(tokenizer, encode_all(tokenizer, ["One line.\nAnother.\n"]), 512, seed=0)
+    (tmp_path / "one.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"has 1 \.txt files and a one\.txt"):
+        Corpus.read(tmp_path, "one.txt")
+
+
+def test_a_repeated_span_says_itself_again_and_scores_only_what_can_be_foretold(windows):
+    tokenizer, _ = windows
+    generator, periods = torch.Generator().manual_seed(0), set()
+    for _ in range(30):
+        inputs, targets = repeated_span(tokenizer, 40, 20, generator)
+        assert len(inputs) == len(targets) == 40
+        assert inputs[0] == tokenizer.bos_id
+        period = next(p for p in range(1, 40) if torch.equal(inputs[1 : 40 - p], inputs[1 + p :]))
+        span = inputs[1 : period + 1]
+        assert len(span.unique()) == period  # so that the last time a word was said is one place
+        assert span.min() >= 256
+        assert span.max() < tokenizer.n_vocab - 256  # words only: no single byte, nothing special
+        assert (targets[: period + 1] == UNSCORED).all()
+        assert torch.equal(targets[period + 1 : -1], inputs[period + 2 :])
+        periods.add(period)
+    assert min(periods) >= 4
+    assert max(periods) <= 20
+    near = [repeated_span(tokenizer, 40, 5, generator)[1] for _ in range(10)]
+    assert max((targets == UNSCORED).sum() for targets in near) <= 6
+    assert len(periods) > 8  # one distance alone could be learned as a distance
+
+
+def test_preparing_cuts_ends_notes_and_listed_words(tmp_path):
+    (tmp_path / "in").mkdir()
+    lines = [
+        "Preface.", "Once there was an Ass.", "A class of asses passed.", "[From the Latin.]", "(See above.)",
+        "He (the king) said no.", "Note: this is old.", "They ran  up the hill.", "THE END",
+    ]  # fmt: skip
+    (tmp_path / "in/tale.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "ranges.csv").write_text("file,first,last\ntale.txt,2,8\n")
+    (tmp_path / "words.txt").write_text("ass\nran up\n")
+    counts = list(prepare(tmp_path / "in", tmp_path / "out", tmp_path / "ranges.csv", tmp_path / "words.txt"))
+    assert (tmp_path / "out/tale.txt").read_text() == "A class of asses passed.\nHe (the king) said no.\n"
+    assert counts == [("tale.txt", 2, 3, 2)]
+
+
+def test_bad_lists_are_told(tmp_path):
+    (tmp_path / "tale.txt").write_text("One line.\n")
+    (tmp_path / "words.txt").write_text("ass\n")
+    for ranges, told in (
+        ("name,from\n", "no columns file, first, last"),
+        ("file,first,last\ntale.txt,1,2\n", "keeps lines 1 to 2 of tale.txt, which has 1"),
+    ):
+        (tmp_path / "ranges.csv").write_text(ranges)
+        with pytest.raises(ValueError, match=told):
+            list(prepare(tmp_path, tmp_path / "out", tmp_path / "ranges.csv", tmp_path / "words.txt"))
+    (tmp_path / "words.txt").write_text("\n\n")
+    with pytest.raises(ValueError, match="lists no words"):
+        listed_words(tmp_path / "words.txt")
+    with pytest.raises(ValueError, match="there is no file"):
+        listed_words(tmp_path / "none.txt")
