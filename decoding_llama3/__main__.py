@@ -1,6 +1,8 @@
-"""The command line: `python -m decoding_llama3 generate|chat|info|train --help`."""
+"""The command line: `python -m decoding_llama3 generate|chat|info|prepare|train|ablate|evaluate --help`."""
 
+import json
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,36 +102,52 @@ def info(checkpoint: Annotated[str | None, typer.Argument(help="A checkpoint or 
 
 
 @app.command()
+def prepare(
+    folder: Annotated[Path, typer.Argument(help="A folder of .txt files, one paragraph a line.")],
+    out_folder: Annotated[Path, typer.Option("--out", help="Where the prepared files go.")],
+    ranges: Annotated[Path, typer.Option(help="A CSV with columns file, first, last: the lines to keep.")],
+    words: Annotated[Path, typer.Option(help="One word or phrase a line; paragraphs that have one are removed.")],
+) -> None:
+    """Cut front and end matter from a folder of texts and screen its paragraphs, for training."""
+    from decoding_llama3.lessons import corpus
+
+    with one_sentence_errors():
+        counts = list(corpus.prepare(folder, out_folder, ranges, words))
+        kept, notes, listed = (sum(count[i] for count in counts) for i in (1, 2, 3))
+        err.print(
+            f"{len(counts)} files in {out_folder}: {kept:,} lines; {notes:,} notes and {listed:,} lines with "
+            "a listed word left out"
+        )
+
+
+@app.command()
 def train(
     folder: Annotated[Path, typer.Argument(help="A folder of .txt files, one paragraph a line.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Where checkpoints, curve and model go.")],
     held_out: Annotated[str, typer.Option(help="The file that neither tokenizer nor model may see.")],
+    config: Annotated[str, typer.Option(help="The shape: a preset, or a checkpoint's directory.")] = "tiny",
     steps: Annotated[int, typer.Option(min=1)] = 2600,
     batch: Annotated[int, typer.Option(min=1, help="Sequences a step.")] = 16,
     seq_len: Annotated[int, typer.Option(min=2, help="Tokens a sequence.")] = 512,
+    short_steps: Annotated[int, typer.Option(min=0, help="First steps, with half as long sequences.")] = 0,
+    repeats: Annotated[str, typer.Option(help="Random words, repeated: step:share:longest,...")] = "",
     learning_rate: Annotated[float, typer.Option()] = 6e-3,
     seed: Annotated[int, typer.Option()] = 3,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Matrix products in bfloat16.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Needs a C++ compiler; half again as fast.")] = False,
     device: Annotated[str, typer.Option()] = "cpu",
 ) -> None:
-    """Train a model of the tiny preset's shape. Run the same command again to go on after a stop."""
+    """Train a small model of any shape. Run the same command again to go on after a stop."""
     from decoding_llama3.lessons import training
 
     with one_sentence_errors():
         corpus = training.Corpus.read(folder, held_out)
-        settings = training.TrainingSettings(
-            steps=steps,
-            batch=batch,
-            seq_len=seq_len,
-            learning_rate=learning_rate,
-            autocast=bfloat16,
-            compile=compile,
-            seed=seed,
-        )
-        records = training.train(corpus, dl.LlamaConfig.from_preset("tiny"), settings, out_folder, device)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=err) as progress:
+        shape = {"batch": batch, "seq_len": seq_len, "short_steps": short_steps}
+        how = {"learning_rate": learning_rate, "autocast": bfloat16, "compile": compile, "seed": seed}
+        phases = training.Repeats.parse(repeats)
+        settings = training.TrainingSettings(steps=steps, repeats=phases, **shape, **how)
+        records = training.train(corpus, _config_of(config), settings, out_folder, device)
+        with _progress() as progress:
             task = progress.add_task("starting", total=steps)
             for record in records:
                 progress.update(task, completed=record["step"], description=f"loss {record['loss']:.3f}")
@@ -137,6 +155,65 @@ def train(
                     line = f"step {record['step']}: held-out loss {record['held_out']:.4f} nats a token"
                     progress.console.print(line)
         err.print(f"the model lies in {out_folder}")
+
+
+@app.command()
+def ablate(
+    groups: Annotated[list[str] | None, typer.Argument(help="norm, position, ...; default: all.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each variant.")] = 5,
+    steps: Annotated[int, typer.Option(min=1)] = 1000,
+    out_folder: Annotated[Path, typer.Option("--out", help="Where the curves go.")] = Path("data/ablations"),
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at a time, one thread each.")] = 1,
+) -> None:
+    """Train small Llamas with one part exchanged. Run the same command again to go on after a stop."""
+    from decoding_llama3.lessons import ablation
+
+    with one_sentence_errors():
+        settings = ablation.Settings(steps=steps)
+        runs = ablation.missing_runs(groups or list(ablation.GROUPS), seeds, settings, out_folder)
+        with _progress() as progress:
+            task = progress.add_task("training", total=len(runs))
+            for row in ablation.run_lab(runs, settings, out_folder, jobs):
+                loss = f"held-out loss {row['held_out_loss']} nats a character, {row['seconds']} s"
+                progress.console.print(f"{row['group']}, {row['variant']}, seed {row['seed']}: {loss}")
+                progress.advance(task)
+        err.print(f"the curves lie in {out_folder}")
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(help="The folder of .txt files that the model was trained on.")],
+    held_out: Annotated[str, typer.Option(help="The file there that neither tokenizer nor model has seen.")],
+    checkpoint: Checkpoint = "tiny",
+    words: Annotated[
+        Path | None, typer.Option(help="One word or phrase a line: in how many tales is one?")
+    ] = None,
+    tales: Annotated[int, typer.Option(min=1, help="Tales to sample.")] = 1000,
+    prompts: Annotated[int, typer.Option(min=1, help="Passages of the text to continue.")] = 1000,
+    seed: Annotated[int, typer.Option()] = 1,
+    device: Device = None,
+    out_file: Annotated[Path, typer.Option("--out", help="Where the figures go.")] = Path("evaluation.json"),
+) -> None:
+    """Measure a model against n-grams and compressors on the same text, and what it knows by heart."""
+    from decoding_llama3.lessons import corpus, evaluation
+
+    with one_sentence_errors():
+        texts = corpus.Corpus.read(folder, held_out)
+        listed = None if words is None else corpus.listed_words(words)
+        if not out_file.parent.is_dir():  # told now, not when all is measured
+            raise ValueError(f"--out {out_file} lies in no folder there is: make {out_file.parent} first")
+        model, tokens_of = _load(checkpoint, None, device, "float32", None, False)
+        settings = evaluation.EvaluationSettings(tales=tales, prompts=prompts, seed=seed)
+        with err.status("starting") as status:
+
+            def tell(line: str) -> None:
+                status.update(line)
+                err.print(f"{time.strftime('%H:%M:%S')}  {line}", style="dim")
+
+            result = evaluation.evaluate(model, tokens_of, texts, settings, listed, tell)
+        out_file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _print_evaluation(result)
+        err.print(f"the figures lie in {out_file}")
 
 
 @contextmanager
@@ -149,6 +226,19 @@ def one_sentence_errors() -> Iterator[None]:
         raise typer.Exit(2) from None
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=err)
+
+
+def _config_of(name: str) -> dl.LlamaConfig:
+    if name in dl.PRESETS and name != "tiny":
+        return dl.LlamaConfig.from_preset(name)
+    if name == "tiny" or Path(name).exists():
+        return read_config(name)
+    raise ValueError(f"no preset and no directory is called {name}; presets are {', '.join(dl.PRESETS)}")
 
 
 def _load(checkpoint, tokenizer, device, dtype, quantize, compile) -> tuple[dl.Transformer, dl.Tokenizer]:
@@ -186,13 +276,37 @@ def _ask() -> str:
         return ""
 
 
+def _print_evaluation(result: dict) -> None:
+    bits = result["bits_per_byte"]
+    rows = {"the model": bits["model"]} | {f"{order}-gram": value for order, value in bits["ngram"].items()}
+    for name in ("gzip", "xz"):
+        rows |= {
+            f"{name}, alone": bits[name]["alone"],
+            f"{name}, after the training text": bits[name]["after_training"],
+        }
+    table = Table("held-out text", "bits a byte", "model / this", box=None)
+    for name, value in rows.items():
+        table.add_row(name, f"{value:.4f}", f"{bits['model'] / value:.3f}")
+    out.print(table)
+    for name, found in (("held-out text", result["overlap"]), ("tales", result["tales"]["overlap"])):
+        out.print(
+            f"{name}: {found['in_training']:,} of {found['sequences']:,} sequences of 8 words are in the training "
+            f"text, the longest of {found['longest']['words']} words: {found['longest']['text']}",
+            markup=False,
+        )
+    if listed := result["tales"]["listed"]:
+        out.print(f"a listed word in {listed['texts']:,} tales, {listed['occurrences']:,} times")
+    for name, known in result["memorised"].items():
+        text = known["longest"]["continuation"]
+        out.print(
+            f"{name.replace('_', '-')} text continued word for word: median {known['characters']['median']:.0f} "
+            f"characters, 99th percentile {known['characters']['percentile_99']}, at most {len(text)}: {text!r}",
+            markup=False,
+        )
+
+
 def _model_rows(checkpoint: str) -> Iterator[tuple[str, str]]:
-    if checkpoint in dl.PRESETS and checkpoint != "tiny":
-        config = dl.LlamaConfig.from_preset(checkpoint)
-    elif checkpoint == "tiny" or Path(checkpoint).exists():
-        config = read_config(checkpoint)
-    else:
-        raise ValueError(f"no preset and no directory is called {checkpoint}; presets are {', '.join(dl.PRESETS)}")
+    config = _config_of(checkpoint)
     for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size"):
         yield name, f"{getattr(config, name):,}"
     for name in ("norm_eps", "rope_theta", "rope_scaling", "tie_embeddings"):

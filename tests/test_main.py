@@ -1,5 +1,6 @@
 """The command line, from outside: output, exit codes, one-sentence errors."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -56,6 +57,9 @@ def test_text_comes_as_it_is_made():
         (("chat", "tiny"), "has never seen a chat"),
         (("info", "llama9"), "no preset and no directory is called llama9"),
         (("train", "no-folder", "--out", "x", "--held-out", "y.txt"), "0 .txt files"),
+        (("prepare", "x", "--out", "y", "--ranges", "none.csv", "--words", "z"), "there is no file none.csv"),
+        (("evaluate", "x", "--held-out", "y.txt", "--words", "none.txt"), "0 .txt files"),
+        (("ablate", "norms"), "no group of variants is called 'norms'"),
     ],
 )
 def test_a_mistake_is_told_in_one_sentence(args, words):
@@ -102,3 +106,21 @@ def test_chat_needs_the_tokenizer(instruct):
     result = run("chat", str(instruct))
     assert result.exit_code == 2
     assert "no tokenizer.model" in result.stderr
+
+
+def test_texts_are_prepared_and_a_model_of_another_shape_is_trained_on_them(folder, tmp_path):
+    """From a folder to a checkpoint that generates, in the shape of the directory given."""
+    (tmp_path / "ranges.csv").write_text("file,first,last\na.txt,2,119\nz.txt,1,6\n")
+    (tmp_path / "words.txt").write_text("golden apple\n")
+    lists = ("--ranges", f"{tmp_path}/ranges.csv", "--words", f"{tmp_path}/words.txt")
+    prepared = run("prepare", str(folder), "--out", f"{tmp_path}/texts", *lists)
+    assert prepared.exit_code == 0
+    assert "2 files" in prepared.stderr
+    shape = dataclasses.replace(shrink("llama3-8b"), vocab_size=524, max_seq_len=64)
+    save_huggingface(randomize(dl.Transformer(shape)), tmp_path / "shape")
+    settings = ("--config", f"{tmp_path}/shape", "--steps", "2", "--batch", "2", "--seq-len", "16")
+    trained = run("train", f"{tmp_path}/texts", "--out", f"{tmp_path}/mine", "--held-out", "z.txt", *settings)
+    assert trained.exit_code == 0, trained.stderr
+    result = run("generate", "the king", f"{tmp_path}/mine", "-n", "5")
+    assert result.exit_code == 0
+    assert dl.load_model(tmp_path / "mine", dtype=torch.float32).config.dim == shape.dim
