@@ -51,7 +51,7 @@ def draw_maps(maps: Mapping[str, Float[Tensor, "seq seq"]], tokens: Sequence[str
     for ax, (name, weights) in zip(axes.flat, maps.items(), strict=True):
         hidden = torch.ones_like(weights, dtype=torch.bool).triu(1)
         image = ax.imshow(weights.masked_fill(hidden, torch.nan), cmap=style.SEQUENTIAL, vmin=0, vmax=1)
-        ax.set_title(name, fontsize=12, fontweight="normal")
+        ax.set_title(name, fontsize=11, fontweight="normal")
         _token_axes(ax, tokens)
     figure.colorbar(image, ax=axes, shrink=0.5, label="attention weight (each row sums to 1)")
     figure.supylabel("the token that looks", fontsize=12)
@@ -82,6 +82,30 @@ def draw_head_scores(scores: Mapping[str, Float[Tensor, "layers heads"]], title:
         )
     axes[0].set_ylabel("block")
     figure.colorbar(image, ax=axes, label="mean attention weight")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def draw_repeat(weights: Float[Tensor, "seq seq"], period: int, title: str) -> Figure:
+    """One head's attention on random tokens said again after `period`: a stripe where it finds what came next."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 5.6))
+    hidden = torch.ones_like(weights, dtype=torch.bool).triu(1)
+    image = ax.imshow(weights.masked_fill(hidden, torch.nan), cmap=style.SEQUENTIAL, vmin=0, vmax=1)
+    last = len(weights) - 1
+    ax.axhline(period + 0.5, color=style.FEED_FORWARD, linewidth=1, linestyle="--")
+    ax.text(last, period - 1, "the second copy starts here", ha="right", va="bottom", color=style.FEED_FORWARD)
+    ax.annotate(
+        "the token after\nthe last time",
+        (last - period + 1, last),
+        xytext=(last - period / 3, last - period / 2),
+        color=style.PREDICTION,
+        va="center",
+        ha="left",
+        arrowprops={"arrowstyle": "->", "color": style.PREDICTION},
+    )
+    ax.set_xlabel("position looked at")
+    ax.set_ylabel("position that looks")
+    figure.colorbar(image, ax=ax, label="attention weight", shrink=0.8)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
@@ -117,23 +141,15 @@ def draw_spread(scaled: Float[Tensor, " heads"], unscaled: Float[Tensor, " heads
     order = scaled.argsort()
     ranks = torch.arange(len(order))
     ax.vlines(ranks, unscaled[order], scaled[order], color="lightgrey", linewidth=1.5, zorder=1)
-    for spreads, colour, name in (
-        (scaled, style.PREDICTION, f"scores divided by {divisor}"),
-        (unscaled, style.NEUTRAL, "raw scores"),
+    for spreads, colour, name, height in (
+        (scaled, style.PREDICTION, f"scores divided by {divisor}", 0.92),
+        (unscaled, style.NEUTRAL, "raw scores", 0.84),
     ):
         ax.scatter(ranks, spreads[order], color=colour, s=28, zorder=2)
-        ax.annotate(
-            name,
-            (ranks[-1], spreads[order][-1]),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=colour,
-            annotation_clip=False,
-        )
+        ax.text(0.02, height, name, color=colour, transform=ax.transAxes)
     ax.set_yscale("log", base=2)
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.set_xlim(-1, 1.3 * len(order))
+    ax.set_xlim(-1, len(order))
     ax.set_xticks([0, len(order) - 1], ["narrowest", "broadest"])
     ax.set_xlabel(f"the {len(order)} heads, sorted")
     ax.set_ylabel("tokens looked at (e to the entropy)")

@@ -10,6 +10,46 @@ from torch import Tensor
 from decoding_llama3.lessons import style
 
 
+def draw_learning(rows: Sequence[Mapping[str, float]], title: str) -> Figure:
+    """What a model could do after each of its training steps; `rows` as in data/tiny-llama3/learning.csv.
+
+    Above, the held-out text in bits a byte; below, the best previous-token and induction head, from 0 to 1.
+    """
+    figure, (text, heads) = plt.subplots(2, 1, figsize=(style.WIDTH, 6.0), sharex=True)
+    steps = [max(row["step"], 10) for row in rows]  # a logarithmic axis has no 0
+    text.plot(steps, [row["held_out"] for row in rows], color=style.PREDICTION)
+    text.annotate(f"{rows[-1]['held_out']:.2f}", (steps[-1], rows[-1]["held_out"]), xytext=(6, 0),
+                  textcoords="offset points", va="center")  # fmt: skip
+    text.set_ylabel("held-out text\n(bits a byte)")
+    text.set_ylim(0, None)
+    for kind, colour, name, height in (
+        ("previous", style.QUERY, "looks at the token before", 0.9),
+        ("induction", style.FEED_FORWARD, "finds what came next last time", 0.78),
+    ):
+        heads.plot(steps, [row[kind] for row in rows], color=colour)
+        heads.text(0.02, height, name, color=colour, transform=heads.transAxes)
+    heads.set_ylim(0, 1)
+    heads.set_ylabel("best head\n(attention weight)")
+    heads.set_xscale("log")
+    heads.set_xlim(10, 1.15 * steps[-1])
+    heads.set_xlabel("training step (logarithmic; the first point is step 0)")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def draw_bits(bits: Mapping[str, float], title: str) -> Figure:
+    """Bars: bits a byte of the same unseen book for each way of foretelling it; the last is the model."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.5 * len(bits) + 1.2))
+    names = list(bits)
+    colours = [style.RESIDUAL] * (len(names) - 1) + [style.PREDICTION]
+    ax.barh(names, list(bits.values()), color=colours)
+    for name, value in bits.items():
+        ax.annotate(f"{value:.2f}", (value, name), xytext=(5, 0), textcoords="offset points", va="center")
+    ax.invert_yaxis()
+    ax.set(xlabel="bits a byte of a book that none has seen (8: knowing nothing)", title=title)
+    return figure
+
+
 def draw_depth_loss(losses: Sequence[float], title: str) -> Figure:
     """Loss, in nats a token, of the prediction read off the residual stream after each block."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
