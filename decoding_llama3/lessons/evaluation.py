@@ -326,8 +326,8 @@ def _common_text(tokenizer: Tokenizer, one: list[int], other: list[int]) -> str:
 
 def _agreement(one: Sequence[int], other: Sequence[int]) -> int:
     """How many items are the same from the start on."""
-    differ = (i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return next(differ, min(len(one), len(other)))
+    shorter = min(len(one), len(other))
+    return next((i for i in range(shorter) if one[i] != other[i]), shorter)
 
 
 def _distribution(values: list[int]) -> dict[str, float]:

@@ -26,7 +26,7 @@ def draw_curves(
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.4), width_ratios=(3, 2))
     figure.get_layout_engine().set(wspace=0.06)
     ends = {}
-    for (name, seeds), colour in zip(curves.items(), _COLOURS, strict=False):
+    for (name, seeds), colour in zip(curves.items(), _COLOURS[: len(curves)], strict=True):
         steps = np.array([point.step for point in next(iter(seeds.values()))])
         losses = np.array([[point.held_out_loss for point in points] for points in seeds.values()])
         shown = steps >= (steps[-1] // 5 if from_step is None else from_step)
