@@ -1,9 +1,10 @@
-"""The command line: `python -m decoding_llama3 generate|chat|info|prepare|train|ablate|evaluate --help`."""
+"""The command line: `python -m decoding_llama3 generate|chat|info|bench|prepare|train|ablate|evaluate --help`."""
 
 import json
+import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
@@ -16,14 +17,20 @@ from rich.table import Table
 from rich.text import Text
 
 import decoding_llama3 as dl
-from decoding_llama3.inference import doctor
+from decoding_llama3.inference import benchmark, benchmark_runs, benchmark_tables, doctor
 from decoding_llama3.inference.checkpoint import checkpoint_directory, choose_dtype, read_config
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Llama 3, small enough to read.")
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-Checkpoint = Annotated[str, typer.Argument(help="A Hugging Face or Meta directory, or 'tiny'.")]
+BENCH = (
+    "Measure load, first token, prefill and decode, also as fractions of what the machine can do.\n\n"
+    f"Decode: {benchmark.FORMULAS['decode']}.\n\nPrefill: {benchmark.FORMULAS['prefill']}.\n\n"
+    "Both limits are measured before and after each engine, which runs in a process of its own."
+)
+CHECKPOINT = "A Hugging Face or Meta directory, or 'tiny'."
+Checkpoint = Annotated[str, typer.Argument(help=CHECKPOINT)]
 Tokens = Annotated[int, typer.Option("--tokens", "-n", min=0, help="New tokens at most.")]
 Temperature = Annotated[float, typer.Option(min=0.0, help="0: always the most probable token.")]
 TopP = Annotated[float, typer.Option(help="Draw from the smallest set with this probability, above 0, at most 1.")]
@@ -101,6 +108,46 @@ def info(checkpoint: Annotated[str | None, typer.Argument(help="A checkpoint or 
         out.print(table)
 
 
+@app.command(help=BENCH)
+def bench(
+    checkpoint: Annotated[str | None, typer.Argument(help=f"{CHECKPOINT} Default: tiny.")] = None,
+    random: Annotated[
+        str | None, typer.Option(help=f"Random weights of a preset, or {', '.join(benchmark.SHAPES)}.")
+    ] = None,
+    engines: Annotated[str, typer.Option(help="Ways to run the model, in turn.")] = ",".join(benchmark_runs.OURS),
+    against: Annotated[
+        str | None, typer.Option(help=f"huggingface, or one of {', '.join(benchmark_runs.RIVALS)}.")
+    ] = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    runs: Annotated[int, typer.Option(min=1, help="Fresh processes of each engine.")] = 3,
+    new_tokens: Annotated[int, typer.Option(min=1, help="Steps after each context.")] = 64,
+    prompts: Annotated[str | None, typer.Option(help="Lengths; default: 128,512,2048.")] = None,
+    contexts: Annotated[str | None, typer.Option(help="Lengths; default: 128,1024,4096.")] = None,
+    ladder: Annotated[bool, typer.Option("--ladder", help="A token with no cache, cached, ... int8.")] = False,
+    growth: Annotated[bool, typer.Option("--growth", help="Against context, depth and prompt.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Where all figures go.")] = None,
+) -> None:
+    """Measure load, first token, prefill and decode, also as fractions of what the machine can do."""
+    with one_sentence_errors():
+        _check_folder("--json", json_file)
+        lengths = {"prompts": prompts, "contexts": contexts}
+        if growth:
+            lengths = {what: text or ",".join(map(str, benchmark.GROWTH)) for what, text in lengths.items()}
+        lengths = {what: _numbers(what, text) for what, text in lengths.items() if text is not None}
+        how = {"against": against, "new_tokens": new_tokens, "runs": runs} | lengths
+        plan = _plan_bench(checkpoint, random, engines, device, dtype, how)
+        run, tables = _bench_of(ladder, growth)
+        with err.status("starting") as status:
+            result = run(plan, status.update)
+        for part in tables(result):
+            out.print(part)
+        if json_file is not None:
+            result["command"] = shlex.join(["python", "-m", "decoding_llama3", *sys.argv[1:]])
+            json_file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            err.print(f"all figures lie in {json_file}")
+
+
 @app.command()
 def prepare(
     folder: Annotated[Path, typer.Argument(help="A folder of .txt files, one paragraph a line.")],
@@ -132,6 +179,7 @@ def train(
     short_steps: Annotated[int, typer.Option(min=0, help="First steps, with half as long sequences.")] = 0,
     repeats: Annotated[str, typer.Option(help="Random words, repeated: step:share:longest,...")] = "",
     learning_rate: Annotated[float, typer.Option()] = 6e-3,
+    warmup: Annotated[int, typer.Option(min=1, help="First steps, in which the learning rate rises.")] = 100,
     seed: Annotated[int, typer.Option()] = 3,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="Matrix products in bfloat16.")] = False,
     compile: Annotated[bool, typer.Option("--compile", help="Needs a C++ compiler; half again as fast.")] = False,
@@ -143,7 +191,8 @@ def train(
     with one_sentence_errors():
         corpus = training.Corpus.read(folder, held_out)
         shape = {"batch": batch, "seq_len": seq_len, "short_steps": short_steps}
-        how = {"learning_rate": learning_rate, "autocast": bfloat16, "compile": compile, "seed": seed}
+        how = {"learning_rate": learning_rate, "warmup": warmup, "seed": seed}
+        how |= {"autocast": bfloat16, "compile": compile}
         phases = training.Repeats.parse(repeats)
         settings = training.TrainingSettings(steps=steps, repeats=phases, **shape, **how)
         records = training.train(corpus, _config_of(config), settings, out_folder, device)
@@ -200,8 +249,7 @@ def evaluate(
     with one_sentence_errors():
         texts = corpus.Corpus.read(folder, held_out)
         listed = None if words is None else corpus.listed_words(words)
-        if not out_file.parent.is_dir():  # told now, not when all is measured
-            raise ValueError(f"--out {out_file} lies in no folder there is: make {out_file.parent} first")
+        _check_folder("--out", out_file)
         model, tokens_of = _load(checkpoint, None, device, "float32", None, False)
         settings = evaluation.EvaluationSettings(tales=tales, prompts=prompts, seed=seed)
         with err.status("starting") as status:
@@ -241,11 +289,51 @@ def _config_of(name: str) -> dl.LlamaConfig:
     raise ValueError(f"no preset and no directory is called {name}; presets are {', '.join(dl.PRESETS)}")
 
 
+def _check_folder(option: str, file: Path | None) -> None:
+    """Told before the work, not when all is measured."""
+    if file is not None and not file.parent.is_dir():
+        raise ValueError(f"{option} {file} lies in no folder there is: make {file.parent} first")
+
+
+def _bench_of(ladder: bool, growth: bool) -> tuple[Callable, Callable]:
+    if ladder and growth:
+        raise ValueError("found --ladder and --growth: give one of the two")
+    if ladder:
+        return benchmark_runs.run_ladder, benchmark_tables.ladder_tables
+    if growth:
+        return benchmark_runs.run_growth, benchmark_tables.growth_tables
+    return benchmark_runs.run, benchmark_tables.benchmark_tables
+
+
+def _plan_bench(checkpoint, random, engines, device, dtype, how) -> benchmark_runs.Plan:
+    if checkpoint is not None and random is not None:
+        raise ValueError(f"found a checkpoint ({checkpoint}) and --random {random}: give one of the two")
+    source, device = random or checkpoint or "tiny", device or doctor.best_device()
+    how |= {
+        "engines": engines.replace(" ", "").split(","),
+        "device": device,
+        "dtype": _dtype(dtype, device),
+        "tell": err.print,
+    }
+    return benchmark_runs.make_plan(source, random is not None, **how)
+
+
+def _numbers(what: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(f"--{what} are whole numbers with commas between, as 128,512, found {text!r}") from None
+
+
+def _dtype(name: str | None, device: str) -> torch.dtype:
+    if name is not None and name not in DTYPES:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, found {name!r}")
+    return DTYPES[name] if name else choose_dtype(device)
+
+
 def _load(checkpoint, tokenizer, device, dtype, quantize, compile) -> tuple[dl.Transformer, dl.Tokenizer]:
     device = device or doctor.best_device()
-    if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, found {dtype!r}")
-    kind = DTYPES[dtype] if dtype else choose_dtype(device)
+    kind = _dtype(dtype, device)
     checkpoint_directory(checkpoint)  # a wrong path is told before a tokenizer is looked for
     tokens_of = dl.load_tokenizer(tokenizer or checkpoint)
     with err.status(f"loading {checkpoint}"):

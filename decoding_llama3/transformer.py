@@ -71,6 +71,7 @@ class Transformer(nn.Module):
 
         Without `caches`, `tokens` are a whole sequence at increasing `positions` (default 0, 1, ...). With
         them, `tokens` continue what the caches hold, from the absolute `positions` on, and are written there.
+        Caches with no room but for `tokens` hold nothing else: they are a whole sequence again.
         """
         mask = None
         if caches is None:
@@ -78,8 +79,8 @@ class Transformer(nn.Module):
             caches = [None] * len(self.layers)
         elif positions is None:
             raise ValueError("caches came without positions: pass the absolute position of each token too")
-        else:
-            mask = causal_mask(positions, caches[0].keys.shape[2])
+        elif tokens.shape[1] < (length := caches[0].keys.shape[2]):
+            mask = causal_mask(positions, length)
         rotation = self._rotation(positions)
         x = self.tok_embeddings(tokens)
         for layer, cache in zip(self.layers, caches, strict=True):

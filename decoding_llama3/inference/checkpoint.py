@@ -2,26 +2,29 @@
 
 Both hold the same numbers in two layouts. Names differ, and Hugging Face reorders the rows of every query and
 key projection so that RoPE pairs feature i with i + head_dim/2. Both are undone here, once, on load.
-Every name and shape is checked before the first weight is read.
+Every name, shape and dtype is checked before the first weight is read, and whether memory suffices. Then one
+tensor after the other goes to its device in its final form: no second copy of a model ever exists.
 """
 
 import json
 import re
-import shutil
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.compiled import compile_decode_step
 from decoding_llama3.inference.data import data_directory
-from decoding_llama3.inference.quantize import quantize_int8
+from decoding_llama3.inference.memory import CACHED, free_bytes, largest_preset, needed_bytes
+from decoding_llama3.inference.quantize import TWINS, Int8Linear, int8_twin
 from decoding_llama3.transformer import Transformer
 
 META_NAMES = {
@@ -44,15 +47,50 @@ HUGGINGFACE_NAMES = {
     "norm": "model.norm",
     "output": "lm_head",
 }
+FLOATS = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}  # safetensors'
 _DERIVED = re.compile(r"rope\.freqs|.*\.rotary_emb\.inv_freq")  # stored by some exporters, computed here
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """One tensor of a checkpoint, not yet read."""
+    """One tensor of a checkpoint, not yet read. `read(keep=True)` is for tensors that stay as they are read."""
 
     shape: tuple[int, ...]
-    read: Callable[[], Tensor]
+    dtype: torch.dtype | str
+    read: Callable[..., Tensor]
+
+
+class _MappedFile:
+    """The tensors of a file, read through memory maps: one for those that are kept, and one to copy from.
+
+    What was read through a map counts as memory of this process for as long as the map is there. So the one to
+    copy from is made anew after every twentieth of the file.
+    """
+
+    def __init__(self, path: Path, open_map: Callable[[Path], Callable[[str], Tensor]]) -> None:
+        self.path, self.open_map = path, open_map
+        self.kept = self.copied = None
+        self.left = self.share = path.stat().st_size // 20
+
+    def read(self, name: str, keep: bool = False) -> Tensor:
+        if keep:
+            self.kept = self.kept or self.open_map(self.path)
+            return self.kept(name)
+        if self.left < 0:
+            self.copied, self.left = None, self.share
+        self.copied = self.copied or self.open_map(self.path)
+        tensor = self.copied(name)
+        self.left -= tensor.nbytes
+        return tensor
+
+
+class _Unfilled(TorchFunctionMode):
+    """Modules are made without random weights: on "meta" their dice alone would load torch's compiler, for 1 s."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
 
 
 def load_model(
@@ -64,53 +102,81 @@ def load_model(
 ) -> Transformer:
     """The model in a Hugging Face or Meta directory, or "tiny" for the one that comes with the package.
 
-    Without `dtype` the hardware decides, and what it decided is printed. `quantize="int8"` stores the matrices
-    of the blocks in one byte a weight. `compile=True` compiles the decode step. A checkpoint that is not
-    exactly the model its configuration describes raises ValueError, and nothing is loaded.
+    Without `dtype` the hardware decides, and what it decided is printed. `quantize="int8"` turns each matrix into
+    one byte a weight as it is read. `compile=True` compiles the decode step. A checkpoint that is not exactly the
+    model its configuration describes, or that does not fit into memory, raises ValueError, and nothing is loaded.
+    On a CPU, weights stored as they are used stay in the file, mapped into memory: it may be replaced or deleted
+    meanwhile, but not written into.
     """
     if quantize not in (None, "int8"):
         raise ValueError(f"quantize is None or 'int8', found {quantize!r}")
+    check_device(device)
     directory = checkpoint_directory(path)
     if dtype is None:
         dtype = choose_dtype(device)
         print(f"{path}: {str(dtype).removeprefix('torch.')} on {device}")
-    with ExitStack() as files:
-        if (directory / "config.json").is_file():
-            config = LlamaConfig.from_huggingface(directory / "config.json")
-            stored, names = _open_huggingface(directory, files), HUGGINGFACE_NAMES
-        else:
-            config, stored = _open_meta(directory)
-            names = META_NAMES
-        model = _fill(config, stored, names, directory, device, dtype)
-    if quantize == "int8":
-        quantize_int8(model)
+    _check_dtype(dtype)
+    if (directory / "config.json").is_file():
+        config = LlamaConfig.from_huggingface(directory / "config.json")
+        stored, names = _open_huggingface(directory), HUGGINGFACE_NAMES
+    else:
+        (config, stored), names = _open_meta(directory), META_NAMES
+    model = _empty(config)
+    _check(model, stored, names, directory)
+    check_memory(config, device, dtype, quantize)
+    for name in _with_weights(model):
+        reorder = names is HUGGINGFACE_NAMES and name.endswith(("wq", "wk"))
+        source = stored[_rename(f"{name}.weight", names)]
+        _place(model, name, source, reorder, device, dtype, quantize)
+    if config.tie_embeddings:
+        _tie(model, stored, names, directory)
     if compile:
         compile_decode_step(model)
     return model
 
 
+def check_memory(
+    config: LlamaConfig, device: str | torch.device, dtype: torch.dtype, quantize: str | None = None
+) -> None:
+    """Raise ValueError, with what would fit, if a model with its cache does not fit into the free memory."""
+    free = free_bytes(device)
+    needed = needed_bytes(config, dtype, quantize)
+    if needed <= free:
+        return
+    half = torch.float16 if choose_dtype(device) == torch.float16 else torch.bfloat16
+    options = {"quantize='int8'": (dtype, "int8"), f"dtype={half}": (half, quantize)}
+    options[f"dtype={half} with quantize='int8'"] = (half, "int8")
+    fitting = next((how for how, option in options.items() if needed_bytes(config, *option) <= free), None)
+    remedy = f"use {fitting}" if fitting else f"the largest preset that fits is {largest_preset(half, free)}"
+    tokens = min(CACHED, config.max_seq_len)
+    raise ValueError(
+        f"the model needs {needed / 2**30:.2f} GiB on {device} in {quantize or dtype} (weights, the "
+        f"cache of {tokens:,} tokens, a tenth for activations), but {free / 2**30:.2f} GiB are free: {remedy}"
+    )
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raise ValueError, with the devices that there are, if tensors cannot be made on `device`."""
+    try:
+        torch.empty(0, device=torch.device(device))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        found += ["mps"] if torch.backends.mps.is_available() else []
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"device {str(device)!r} cannot be used here ({reason}): use one of {', '.join(found)}"
+        ) from error
+
+
 def choose_dtype(device: str | torch.device) -> torch.dtype:
     """float32 on CPU; on a GPU bfloat16, or float16 on cards below capability 8.0, which lack it."""
+    check_device(device)
     kind = torch.device(device).type
     if kind == "cpu":
         return torch.float32
     if kind == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
         return torch.bfloat16
     return torch.float16
-
-
-def compile_decode_step(model: Transformer) -> None:
-    """Compile calls of the model itself, which `generate` makes for each new token; prompts stay eager."""
-    on_cpu = model.norm.weight.device.type == "cpu"
-    if on_cpu and find_compiler() is None:
-        print("no C++ compiler found, so the model stays uncompiled: install g++ or clang to use compile=True")
-        return
-    model.compile(fullgraph=True)
-
-
-def find_compiler() -> str | None:
-    """The C++ compiler that `torch.compile` needs on a CPU, or None."""
-    return next(filter(None, map(shutil.which, ("c++", "g++", "clang++", "cl"))), None)
 
 
 def read_config(path: str | PathLike) -> LlamaConfig:
@@ -143,7 +209,9 @@ def save_huggingface(model: Transformer, directory: Path, dtype: torch.dtype | N
             weight = split_pairs(weight, config.head_dim)
         state[_rename(name, HUGGINGFACE_NAMES)] = weight.to("cpu", dtype or weight.dtype).contiguous()
     directory.mkdir(parents=True, exist_ok=True)
-    save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
+    partial_file = directory / "model.safetensors.partial"
+    save_file(state, partial_file, metadata={"format": "pt"})
+    partial_file.replace(directory / "model.safetensors")  # a model may be using the old one
     stored_as = str(next(iter(state.values())).dtype).removeprefix("torch.")
     text = json.dumps(_huggingface_config(config, stored_as), indent=2)
     (directory / "config.json").write_text(text + "\n", encoding="utf-8")
@@ -159,51 +227,87 @@ def split_pairs(weight: Tensor, head_dim: int) -> Tensor:
     return weight.unflatten(0, (-1, head_dim // 2, 2)).transpose(1, 2).flatten(0, 2)
 
 
-def _fill(config: LlamaConfig, stored: dict, names: dict, directory: Path, device, dtype) -> Transformer:
-    with torch.device("meta"):
-        model = Transformer(config)
-    expected = {_rename(name, names): name for name in model.state_dict()}
-    tied = _rename("output.weight", names) if config.tie_embeddings else None
-    _check(stored, expected, {n: w.shape for n, w in model.state_dict().items()}, tied, directory)
-    state = {}
-    for theirs, ours in expected.items():
-        if theirs == tied:
-            continue
-        weight = stored[theirs].read()
-        if weight.dtype not in (torch.float32, torch.bfloat16, torch.float16, torch.float64):
-            raise ValueError(f"{directory} holds {theirs} as {weight.dtype}: quantised weights are not supported")
-        if names is HUGGINGFACE_NAMES and ours.endswith(("wq.weight", "wk.weight")):
-            weight = interleave_pairs(weight, config.head_dim)
-        state[ours] = weight.to(device, dtype).contiguous()
-    if tied is not None:
-        state["output.weight"] = state["tok_embeddings.weight"]
-        if tied in stored and not torch.equal(stored[tied].read().to(device, dtype), state["output.weight"]):
+def _check_dtype(dtype: torch.dtype) -> None:
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype is a torch.dtype such as torch.bfloat16, found {dtype!r}")
+    if dtype not in FLOATS.values():
+        raise ValueError(
+            f"dtype is one of {', '.join(map(str, FLOATS.values()))}, found {dtype}: for one byte a weight, use "
+            "quantize='int8'"
+        )
+
+
+def _empty(config: LlamaConfig) -> Transformer:
+    with torch.device("meta"), _Unfilled():
+        return Transformer(config).eval().requires_grad_(False)
+
+
+def _with_weights(model: Transformer) -> list[str]:
+    """The names of the modules that have a weight of their own. Names, because a module would keep its weight."""
+    names = [name for name, module in model.named_modules() if "weight" in module._parameters]
+    return [name for name in names if not (model.config.tie_embeddings and name == "output")]
+
+
+def _place(
+    model: Transformer,
+    name: str,
+    source: _Stored,
+    reorder: bool,
+    device: str | torch.device,
+    dtype: torch.dtype,
+    quantize: str | None,
+) -> None:
+    """Give the module of that name its weight; with `quantize`, put its int8 twin in its place."""
+    module = model.get_submodule(name)
+    twin = quantize is not None and type(module) in TWINS
+    fits = torch.device(device).type == "cpu" and source.dtype == dtype and not (reorder or twin)
+    weight = source.read(keep=fits)
+    if reorder:
+        weight = interleave_pairs(weight, model.config.head_dim)
+    weight = weight.to(device, dtype).contiguous()
+    module.weight = nn.Parameter(weight, requires_grad=False)
+    if twin:
+        model.set_submodule(name, int8_twin(module))
+
+
+def _tie(model: Transformer, stored: dict[str, _Stored], names: dict[str, str], directory: Path) -> None:
+    embedding, output = (_rename(f"{name}.weight", names) for name in ("tok_embeddings", "output"))
+    if output in stored:
+        weight = stored[embedding].read()
+        if not torch.equal(stored[output].read().to(weight.dtype), weight):
             raise ValueError(
-                f"{directory} says that embedding and output are tied, but holds a {tied} that differs from the "
-                "embedding: which of the two is right, only its author knows"
+                f"{directory} says that embedding and output are tied, but holds a {output} that differs from "
+                "the embedding: which of the two is right, only its author knows"
             )
-    model.load_state_dict(state, strict=True, assign=True)
-    if tied is not None:
-        model.output.weight = model.tok_embeddings.weight  # assign=True made two parameters of one tensor
-    return model.eval().requires_grad_(False)
+    if isinstance(model.tok_embeddings, nn.Embedding):
+        model.output.weight = model.tok_embeddings.weight
+    else:
+        model.output = Int8Linear(model.tok_embeddings.weight, model.tok_embeddings.scale)
 
 
-def _check(stored: dict, expected: dict, shapes: dict, tied: str | None, directory: Path) -> None:
-    missing = [name for name in expected if name not in stored and name != tied]
-    extra = [name for name in stored if name not in expected and not _DERIVED.fullmatch(name)]
+def _check(model: Transformer, stored: dict[str, _Stored], names: dict[str, str], directory: Path) -> None:
+    shapes = {_rename(name, names): tuple(weight.shape) for name, weight in model.state_dict().items()}
+    tied = _rename("output.weight", names) if model.config.tie_embeddings else None
+    missing = [name for name in shapes if name not in stored and name != tied]
+    extra = [name for name in stored if name not in shapes and not _DERIVED.fullmatch(name)]
     for what, found in (("lacks", missing), ("has, beyond the model its configuration describes,", extra)):
         if found:
             more = f" and {len(found) - 1} more" if len(found) > 1 else ""
             raise ValueError(f"{directory} {what} {found[0]}{more}: are configuration and weights of one model?")
-    for theirs, ours in expected.items():
-        if theirs in stored and tuple(stored[theirs].shape) != tuple(shapes[ours]):
+    for name in filter(stored.__contains__, shapes):
+        if stored[name].shape != shapes[name]:
             raise ValueError(
-                f"{directory} holds {theirs} of shape {tuple(stored[theirs].shape)}, but its configuration asks "
-                f"for {tuple(shapes[ours])}: are configuration and weights of one model, and all parts there?"
+                f"{directory} holds {name} of shape {stored[name].shape}, but its configuration asks "
+                f"for {shapes[name]}: are configuration and weights of one model, and all parts there?"
+            )
+        if stored[name].dtype not in FLOATS.values():
+            raise ValueError(
+                f"{directory} holds {name} as {stored[name].dtype}, and quantised weights are not supported: "
+                "download the checkpoint in bfloat16, float16 or float32, and use quantize='int8'"
             )
 
 
-def _open_huggingface(directory: Path, files: ExitStack) -> dict[str, _Stored]:
+def _open_huggingface(directory: Path) -> dict[str, _Stored]:
     index = directory / "model.safetensors.index.json"
     paths = [directory / "model.safetensors"]
     if index.is_file():
@@ -218,14 +322,20 @@ def _open_huggingface(directory: Path, files: ExitStack) -> dict[str, _Stored]:
     for path in paths:
         if not path.is_file():
             raise ValueError(f"{directory} lacks {path.name}: download the checkpoint again, with all its shards")
-        try:
-            file = files.enter_context(safe_open(path, framework="pt"))
-        except SafetensorError as error:
-            raise ValueError(f"{path} is damaged or no safetensors file ({error}): download it again") from error
-        for name in file.keys():  # noqa: SIM118 (no dict)
-            shape = tuple(file.get_slice(name).get_shape())
-            stored[name] = _Stored(shape, lambda file=file, name=name: file.get_tensor(name))
+        file = _MappedFile(path, lambda path: _map_safetensors(path).get_tensor)
+        with _map_safetensors(path) as header:
+            for name in header.keys():  # noqa: SIM118 (no dict)
+                part = header.get_slice(name)
+                dtype = FLOATS.get(part.get_dtype(), part.get_dtype())
+                stored[name] = _Stored(tuple(part.get_shape()), dtype, partial(file.read, name))
     return stored
+
+
+def _map_safetensors(path: Path) -> safe_open:
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error}): download it again") from error
 
 
 def _open_meta(directory: Path) -> tuple[LlamaConfig, dict[str, _Stored]]:
@@ -233,17 +343,24 @@ def _open_meta(directory: Path) -> tuple[LlamaConfig, dict[str, _Stored]]:
     if [path.name for path in paths] != [f"consolidated.{i:02d}.pth" for i in range(len(paths))] or not paths:
         found = ", ".join(path.name for path in paths) or "none"
         raise ValueError(f"{directory} should hold consolidated.00.pth, .01, ... without a gap, found {found}")
-    parts = [_read_pth(path) for path in paths]
+    parts = [_open_pth(path) for path in paths]
     if unshared := set().union(*parts) - set(parts[0]).intersection(*parts):
         raise ValueError(f"{directory}: not all parts hold {min(unshared)}: are they parts of one checkpoint?")
     rows = sum(part["output.weight"].shape[0] for part in parts if "output.weight" in part)
     config = LlamaConfig.from_params_json(directory / "params.json", vocab_size=rows or None)
-    with torch.device("meta"):
-        wanted = {_rename(n, META_NAMES): tuple(w.shape) for n, w in Transformer(config).state_dict().items()}
+    wanted = {_rename(n, META_NAMES): tuple(w.shape) for n, w in _empty(config).state_dict().items()}
     return config, {name: _join([part[name] for part in parts], wanted.get(name)) for name in parts[0]}
 
 
-def _read_pth(path: Path) -> dict[str, Tensor]:
+def _open_pth(path: Path) -> dict[str, _Stored]:
+    file = _MappedFile(path, lambda path: _map_pth(path).__getitem__)
+    return {
+        name: _Stored(tuple(weight.shape), weight.dtype, partial(file.read, name))
+        for name, weight in _map_pth(path).items()
+    }
+
+
+def _map_pth(path: Path) -> dict[str, Tensor]:
     try:
         part = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch.load raises whatever its unpickler meets
@@ -256,15 +373,19 @@ def _read_pth(path: Path) -> dict[str, Tensor]:
     return part
 
 
-def _join(parts: list[Tensor], wanted: tuple[int, ...] | None) -> _Stored:
+def _join(parts: list[_Stored], wanted: tuple[int, ...] | None) -> _Stored:
     """Model-parallel parts of one tensor. The axis they were cut along is the one that falls short."""
-    shape = tuple(parts[0].shape)
+    shape, dtype = parts[0].shape, parts[0].dtype
     if len(parts) > 1 and wanted is not None and len(shape) == len(wanted):
         for axis in range(len(shape)):
             joined = (*shape[:axis], sum(part.shape[axis] for part in parts), *shape[axis + 1 :])
             if shape != wanted and joined == wanted:
-                return _Stored(wanted, lambda axis=axis: torch.cat(parts, dim=axis))
-    return _Stored(shape, lambda: parts[0])
+                return _Stored(wanted, dtype, partial(_cat, parts, axis))
+    return parts[0]
+
+
+def _cat(parts: list[_Stored], axis: int, keep: bool = False) -> Tensor:
+    return torch.cat([part.read() for part in parts], dim=axis)  # a copy, kept or not
 
 
 def _rename(name: str, table: dict[str, str]) -> str:

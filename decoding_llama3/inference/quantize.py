@@ -14,28 +14,63 @@ class Int8Linear(nn.Module):
     Symmetric, with the largest weight of a row at 127: the error of a weight is at most scale / 2.
     """
 
-    def __init__(self, linear: nn.Linear) -> None:
+    def __init__(self, weight: Int8[Tensor, "rows columns"], scale: Float[Tensor, " rows"]) -> None:
         super().__init__()
-        quantized, scale = quantize_rows(linear.weight)
-        self.register_buffer("weight", quantized)
-        self.register_buffer("scale", scale.to(linear.weight.dtype))
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch rows"]:
         return F.linear(x, self.weight.to(x.dtype)) * self.scale
+
+
+class Int8Embedding(nn.Module):
+    """An `nn.Embedding` stored likewise: a token's vector is its int8 row times the scale of the row."""
+
+    def __init__(self, weight: Int8[Tensor, "rows columns"], scale: Float[Tensor, " rows"]) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("scale", scale)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        scale = self.scale[tokens]
+        return self.weight[tokens].to(scale.dtype) * scale[..., None]
 
 
 def quantize_rows(
     weight: Float[Tensor, "rows columns"],
 ) -> tuple[Int8[Tensor, "rows columns"], Float[Tensor, " rows"]]:
     """Whole numbers from -127 to 127 and the float32 scale of each row: weight = scale * number, about."""
-    scale = weight.float().abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
-    return (weight.float() / scale[:, None]).round().to(torch.int8), scale
+    quantized = torch.empty_like(weight, dtype=torch.int8)
+    scale = torch.empty(len(weight), device=weight.device)
+    n = max(1, 2**20 // weight.shape[1])  # in slices: a float32 copy of the 8B's embedding has 2.1 GB
+    for start in range(0, len(weight), n):
+        rows = weight[start : start + n].float()
+        step = rows.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        quantized[start : start + n] = (rows / step[:, None]).round()
+        scale[start : start + n] = step
+    return quantized, scale
+
+
+TWINS = {nn.Linear: Int8Linear, nn.Embedding: Int8Embedding}
+
+
+def int8_twin(layer: nn.Linear | nn.Embedding) -> Int8Linear | Int8Embedding:
+    """The layer with its weights in int8; the scales keep their dtype, which is that of the arithmetic."""
+    rows, scale = quantize_rows(layer.weight.detach())
+    return TWINS[type(layer)](rows, scale.to(layer.weight.dtype))
 
 
 def quantize_int8(model: Transformer) -> Transformer:
-    """Swap every `nn.Linear` inside the blocks, in place; the components never know."""
-    for module in list(model.layers.modules()):
+    """Swap every matrix of a model for its int8 twin, in place; the components never know.
+
+    Tied matrices stay one. Norms keep their dtype. A model that is already quantised is left as it is.
+    """
+    done = {}  # by matrix, so that tied ones are quantised once
+    for module in list(model.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.Linear):
-                setattr(module, name, Int8Linear(child))
+            if type(child) in TWINS:
+                weight = child.weight
+                if weight not in done:
+                    done[weight] = int8_twin(child)
+                setattr(module, name, TWINS[type(child)](done[weight].weight, done[weight].scale))
     return model

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.checkpoint import find_compiler, save_huggingface
+from decoding_llama3.inference.checkpoint import save_huggingface
+from decoding_llama3.inference.compiled import find_compiler
 from decoding_llama3.lessons.corpus import UNSCORED, Corpus, Windows, encode_all, repeated_span
 from decoding_llama3.lessons.heads import head_scores, repeat_losses, repeated_random_tokens
 from decoding_llama3.lessons.snapshots import load_snapshot, save_snapshot, snapshots

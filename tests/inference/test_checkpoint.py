@@ -2,6 +2,9 @@
 
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import decoding_llama3 as dl
-from decoding_llama3.inference import checkpoint
-from decoding_llama3.inference.checkpoint import save_huggingface
+from decoding_llama3.inference import checkpoint, compiled
+from decoding_llama3.inference.checkpoint import check_memory, choose_dtype, save_huggingface
+from decoding_llama3.inference.quantize import Int8Embedding, quantize_int8
 
 PARAMS = {
     "dim": 192,
@@ -146,7 +150,7 @@ def store_integers(weights: dict[str, Tensor]) -> None:
         (drop_norm, r"lacks model\.norm\.weight: are configuration"),
         (add_bias, r"has, beyond .*, model\.layers\.0\.self_attn\.q_proj\.bias"),
         (cut_a_row, r"lm_head\.weight of shape \(319, 192\), but its configuration asks for \(320, 192\)"),
-        (store_integers, r"lm_head\.weight as torch\.int8: quantised weights are not supported"),
+        (store_integers, r"lm_head\.weight as I8, and quantised weights are not supported"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -254,13 +258,173 @@ def test_an_unknown_quantisation_is_told(huggingface):
 def test_compiled_and_eager_choose_the_same_tokens(huggingface):
     prompt = TOKENS[0].tolist()
     eager = list(dl.generate(load(huggingface), prompt, max_new_tokens=20))
-    compiled = load(huggingface, compile=True)
-    assert compiled._compiled_call_impl is not None
-    assert list(dl.generate(compiled, prompt, max_new_tokens=20)) == eager
+    model = load(huggingface, compile=True)
+    assert model.decode_step is not None
+    assert list(dl.generate(model, prompt, max_new_tokens=20)) == eager
 
 
 def test_without_a_compiler_the_model_stays_eager_and_says_so(huggingface, monkeypatch, capsys):
-    monkeypatch.setattr(checkpoint, "find_compiler", lambda: None)
+    monkeypatch.setattr(compiled, "find_compiler", lambda: None)
     model = load(huggingface, compile=True)
     assert "no C++ compiler found" in capsys.readouterr().out
-    assert model._compiled_call_impl is None
+    assert not hasattr(model, "decode_step")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("preset", ["llama3-8b", "llama3.2-1b"])
+def test_int8_made_on_the_way_is_int8_made_afterwards(preset, dtype, tmp_path):
+    """Bit for bit: rows quantised before they are rounded to bfloat16 would differ."""
+    save_huggingface(randomize(dl.Transformer(shrink(preset))), tmp_path)
+    found = dl.load_model(tmp_path, dtype=dtype, quantize="int8")
+    expected = quantize_int8(dl.load_model(tmp_path, dtype=dtype)).state_dict()
+    assert found.state_dict().keys() == expected.keys()
+    for name, tensor in found.state_dict().items():
+        assert tensor.dtype == expected[name].dtype
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_metas_parts_are_quantised_on_the_way_too(meta_model, tmp_path):
+    save_meta(meta_model, tmp_path, parts=2)
+    assert torch.equal(load(tmp_path, quantize="int8")(TOKENS), quantize_int8(meta_model)(TOKENS))
+
+
+def test_tied_weights_are_one_in_int8_too(tmp_path):
+    save_huggingface(randomize(dl.Transformer(shrink("llama3.2-1b"))), tmp_path)
+    model = load(tmp_path, quantize="int8")
+    assert isinstance(model.tok_embeddings, Int8Embedding)
+    assert model.output.weight is model.tok_embeddings.weight
+    assert model.output.scale is model.tok_embeddings.scale
+
+
+PEAK = """
+import sys, torch, decoding_llama3 as dl
+peak = lambda: next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+before = peak()
+model = dl.load_model(sys.argv[1], dtype=torch.float32, quantize=sys.argv[2] or None)
+for weight in model.state_dict().values():
+    weight.sum()  # so that mapped pages count
+print(peak() - before, sum(weight.nbytes for weight in model.state_dict().values()))
+"""
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory) -> dl.Transformer:
+    shape = {"dim": 512, "n_layers": 12, "n_heads": 8, "n_kv_heads": 2, "hidden_dim": 2048, "vocab_size": 512}
+    return randomize(dl.Transformer(dl.LlamaConfig(**shape)))
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells a process's peak memory")
+@pytest.mark.parametrize("stored_as", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("quantize", ["", "int8"])
+def test_a_model_is_never_in_memory_twice(large, stored_as, quantize, tmp_path):
+    """A new process that hands freed memory back at once; 40 MB are for what torch loads as it goes."""
+    save_huggingface(large, tmp_path, stored_as)
+    settings = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    command = [sys.executable, "-c", PEAK, str(tmp_path), quantize]
+    run = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ | settings)
+    peak, weights = map(int, run.stdout.split())
+    assert weights > 45e6
+    assert peak < 1.1 * weights + 40e6
+
+
+def test_loading_does_not_load_torchs_compiler():
+    """The random weights of an empty model would, on the device "meta": a second, for nothing."""
+    script = "import sys, decoding_llama3 as dl; dl.load_model('tiny'); print('torch._dynamo' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert run.stdout.split()[-1] == "False"
+
+
+def test_weights_that_fit_as_they_are_stay_in_the_file(huggingface, monkeypatch):
+    """Reordered ones are copied, so the pages they were copied from need not stay in memory."""
+    read, kept = checkpoint._MappedFile.read, {}
+
+    def spy(file, name, keep=False):
+        tensor = read(file, name, keep)
+        if keep:
+            kept[name] = tensor.data_ptr()
+        return tensor
+
+    monkeypatch.setattr(checkpoint._MappedFile, "read", spy)
+    state = load(huggingface).state_dict()
+    assert set(kept.values()) == {
+        w.data_ptr() for n, w in state.items() if not n.endswith(("wq.weight", "wk.weight"))
+    }
+    assert len(kept) == len(state) - 2 * 2
+
+
+def test_a_checkpoint_may_be_replaced_while_its_model_is_in_use(model, huggingface):
+    used = load(huggingface)
+    expected = model(TOKENS)
+    save_huggingface(randomize(dl.Transformer(model.config), seed=1), huggingface)
+    assert torch.equal(used(TOKENS), expected)
+    assert not torch.equal(load(huggingface)(TOKENS), expected)
+    assert sorted(path.name for path in huggingface.iterdir()) == ["config.json", "model.safetensors"]
+
+
+def test_a_file_cut_short_while_it_is_read_leaves_nothing(huggingface, monkeypatch):
+    map_file, calls = checkpoint._map_safetensors, []
+
+    def map_then_cut(path):
+        calls.append(path)
+        if len(calls) == 5:
+            os.truncate(path, path.stat().st_size // 2)
+        return map_file(path)
+
+    monkeypatch.setattr(checkpoint, "_map_safetensors", map_then_cut)
+    with pytest.raises(ValueError, match=r"model\.safetensors is damaged .* download it again"):
+        dl.load_model(huggingface, dtype=torch.bfloat16)
+    assert len(calls) == 5
+
+
+def test_a_pth_file_of_integers_is_told(meta_model, tmp_path):
+    save_meta(meta_model, tmp_path)
+    part = torch.load(tmp_path / "consolidated.00.pth")
+    torch.save(part | {"norm.weight": torch.ones(192, dtype=torch.int8)}, tmp_path / "consolidated.00.pth")
+    with pytest.raises(ValueError, match=r"norm\.weight as torch\.int8, and quantised weights"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "abacus"])
+@pytest.mark.parametrize("use", [choose_dtype, lambda device: dl.load_model("tiny", device, torch.float32)])
+def test_a_device_that_is_not_there_is_told(device, use):
+    with pytest.raises(ValueError, match=rf"device '{device}' cannot be used here \(.*\): use one of cpu"):
+        use(device)
+
+
+def test_a_dtype_that_is_none_is_told():
+    with pytest.raises(TypeError, match=r"dtype is a torch\.dtype such as torch\.bfloat16, found 'bfloat16'"):
+        dl.load_model("tiny", dtype="bfloat16")
+    with pytest.raises(ValueError, match=r"found torch\.int8: for one byte a weight, use quantize='int8'"):
+        dl.load_model("tiny", dtype=torch.int8)
+
+
+# The 8B has 8,030,261,248 weights, and 131,072 bytes of cache a token in bfloat16; a tenth of the whole is for
+# activations. So it takes 38.1 GB in float32, 19.0 GB in bfloat16; in int8, 11.3 GB and 10.1 GB.
+@pytest.mark.parametrize(
+    ("free", "remedy"),
+    [
+        (30e9, r"use quantize='int8'"),
+        (11e9, r"use dtype=torch\.bfloat16 with quantize='int8'"),
+        (8e9, r"the largest preset that fits is llama3\.2-1b in bfloat16"),
+        (1e6, r"the largest preset that fits is none, not even tiny"),
+    ],
+)
+def test_what_memory_cannot_hold_is_told_with_what_it_can(free, remedy, monkeypatch):
+    config = dl.LlamaConfig.from_preset("llama3-8b")
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda device: int(free))
+    words = rf"needs 35\.46 GiB on cpu in torch\.float32 .*, but {free / 2**30:.2f} GiB are free: {remedy}$"
+    with pytest.raises(ValueError, match=words):
+        check_memory(config, "cpu", torch.float32)
+
+
+def test_the_smaller_dtype_is_offered_to_what_is_int8_already(monkeypatch):
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda device: int(10.5e9))
+    with pytest.raises(ValueError, match=r"in int8 .* are free: use dtype=torch\.bfloat16$"):
+        check_memory(dl.LlamaConfig.from_preset("llama3-8b"), "cpu", torch.float32, "int8")
+
+
+def test_memory_is_asked_for_before_a_weight_is_read(huggingface, monkeypatch):
+    monkeypatch.setattr(checkpoint, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(checkpoint._MappedFile, "read", lambda *_, **__: pytest.fail("a weight was read"))
+    with pytest.raises(ValueError, match="the model needs"):
+        load(huggingface)

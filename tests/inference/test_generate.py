@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from conftest import relative_difference
 from transformers import TopPLogitsWarper
 
 import decoding_llama3 as dl
-from decoding_llama3.inference.generate import sample
+from decoding_llama3.inference import generate
+from decoding_llama3.inference.generate import Decoder, sample
 
 PROMPT = [5, 77, 130, 9, 64]
 
@@ -15,6 +17,41 @@ def test_greedy_is_the_argmax_of_a_model_without_cache(model):
     for _ in range(30):
         tokens.append(model(torch.tensor([tokens]))[0, -1].argmax().item())
     assert list(dl.generate(model, PROMPT, max_new_tokens=30)) == tokens[5:]
+
+
+def test_a_prompt_read_in_chunks_is_the_prompt(model, monkeypatch):
+    """Catches a chunk at the wrong positions, a cache that loses what it held when it grows, and a wrong mask."""
+    prompt = torch.randint(320, (1, 100))
+    expected = model(prompt)[0, -1]
+    for chunk, bucket in ((100, 256), (32, 8), (32, 1), (7, 64), (1, 16)):
+        monkeypatch.setattr(generate, "CHUNK", chunk)
+        monkeypatch.setattr(generate, "BUCKET", bucket)
+        decoder = Decoder(model)
+        assert relative_difference(decoder.read(prompt[:, :60]), model(prompt[:, :60])[0, -1]) < 1e-5
+        assert relative_difference(decoder.read(prompt[:, 60:]), expected) < 1e-5
+        assert decoder.n_read == 100
+
+
+def test_the_cache_grows_with_the_text_and_not_with_the_context(model):
+    decoder = Decoder(model)
+    decoder.read(torch.tensor([PROMPT]))
+    assert {cache.keys.shape[2] for cache in decoder.caches} == {5}  # the prompt's own: no mask is needed
+    for length in (256, 256):
+        decoder.read(torch.tensor([[3]]))
+        assert {cache.values.shape[2] for cache in decoder.caches} == {length}
+    decoder.read(torch.tensor([[3] * 250]))
+    assert {cache.keys.shape[2] for cache in decoder.caches} == {512}
+
+
+def test_a_prompt_makes_no_mask_and_no_logits_but_the_last(model, monkeypatch):
+    """8,192 prompt tokens over 128,256 of the vocabulary would take 4 GB."""
+    monkeypatch.setattr(
+        "decoding_llama3.transformer.causal_mask", lambda *_: pytest.fail("a whole sequence needs no mask")
+    )
+    shapes = []
+    model.output.register_forward_hook(lambda module, inputs, result: shapes.append(tuple(result.shape)))
+    Decoder(model).read(torch.tensor([PROMPT * 20]))
+    assert shapes == [(1, 320)]
 
 
 def test_a_seed_fixes_the_tokens(model):
