@@ -235,10 +235,10 @@ def machine(device: str) -> dict:
         "processor": _processor(),
         "processors": os.cpu_count(),
         "threads": torch.get_num_threads(),
-        "system": platform.platform(),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "transformers": doctor._version("transformers"),
+        "transformers": doctor.version("transformers"),
     }
 
 

@@ -43,17 +43,17 @@ def machine() -> Iterator[tuple[str, str]]:
     yield "tiny", f"in {data_directory()}"
     yield "Llama 3 tokenizer", _found_tokenizer()
     for package, purpose in OPTIONAL.items():
-        yield package, _version(package) or f"missing; for {purpose}"
+        yield package, version(package) or f"missing; for {purpose}"
 
 
 def _found_tokenizer() -> str:
     try:
-        return f"{load_tokenizer('llama3').n_vocab:,} tokens, from llama-models {_version('llama-models')}"
+        return f"{load_tokenizer('llama3').n_vocab:,} tokens, from llama-models {version('llama-models')}"
     except ValueError as error:
         return str(error)
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:

@@ -170,3 +170,23 @@ def _label(name: str) -> str:
     """ "0.feed_forward", as `probe.residual_stream` names it, becomes "feed-forward 0"."""
     block, _, part = name.rpartition(".")
     return f"{part.replace('_', '-')} {block}".rstrip()
+
+
+def draw_speed_ladder(rungs: Sequence[Mapping], title: str) -> Figure:
+    """Bars: measured milliseconds a token of each way to decode, with a mark at what the limits predict.
+
+    `rungs` have "name", "measured_seconds", "predicted_seconds" and "bound_by".
+    """
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.8 * len(rungs) + 1.4))
+    for row, rung in enumerate(rungs):
+        measured, predicted = 1e3 * rung["measured_seconds"], 1e3 * rung["predicted_seconds"]
+        ax.barh(row, measured, color=style.NEUTRAL, height=0.6)
+        ax.plot([predicted] * 2, [row - 0.38, row + 0.38], color=style.PREDICTION)
+        text = f"{measured:.3g} ms; predicted {predicted:.3g}, bound by {rung['bound_by']}"
+        ax.annotate(text, (measured, row), xytext=(6, 0), textcoords="offset points", va="center")
+    ax.set_yticks(range(len(rungs)), [rung["name"] for rung in rungs])
+    ax.invert_yaxis()
+    ax.set_xscale("log")
+    ax.set_xlim(0.5e3 * min(r["predicted_seconds"] for r in rungs), 40e3 * max(r["measured_seconds"] for r in rungs))
+    ax.set(xlabel="milliseconds a token, logarithmic (bar: measured, black line: predicted)", title=title)
+    return figure
