@@ -187,6 +187,9 @@ def draw_speed_ladder(rungs: Sequence[Mapping], title: str) -> Figure:
     ax.set_yticks(range(len(rungs)), [rung["name"] for rung in rungs])
     ax.invert_yaxis()
     ax.set_xscale("log")
-    ax.set_xlim(0.5e3 * min(r["predicted_seconds"] for r in rungs), 40e3 * max(r["measured_seconds"] for r in rungs))
+    fastest, slowest = (1e3 * end(rung["measured_seconds"] for rung in rungs) for end in (min, max))
+    ax.set_xlim(fastest / 10, 100 * slowest)  # room for the words
+    ax.set_xticks(ticks := [10.0**i for i in range(5) if fastest / 10 < 10**i < 3 * slowest], [f"{t:g}" for t in ticks])
+    ax.minorticks_off()
     ax.set(xlabel="milliseconds a token, logarithmic (bar: measured, black line: predicted)", title=title)
     return figure
