@@ -189,7 +189,8 @@ def draw_speed_ladder(rungs: Sequence[Mapping], title: str) -> Figure:
     ax.set_xscale("log")
     fastest, slowest = (1e3 * end(rung["measured_seconds"] for rung in rungs) for end in (min, max))
     ax.set_xlim(fastest / 10, 100 * slowest)  # room for the words
-    ax.set_xticks(ticks := [10.0**i for i in range(5) if fastest / 10 < 10**i < 3 * slowest], [f"{t:g}" for t in ticks])
+    ticks = [10.0**i for i in range(5) if fastest / 10 < 10**i < 3 * slowest]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
     ax.set(xlabel="milliseconds a token, logarithmic (bar: measured, black line: predicted)", title=title)
     return figure
