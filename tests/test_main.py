@@ -86,7 +86,7 @@ def test_info_is_the_doctor():
 
 
 def test_the_doctor_names_the_extra_that_installs_what_is_missing(monkeypatch):
-    monkeypatch.setattr(doctor, "_version", lambda package: None)
+    monkeypatch.setattr(doctor, "version", lambda package: None)
     assert "pip install 'decoding-llama3[lab]'" in " ".join(run("info").stdout.split())
 
 
