@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.checkpoint import check_memory
+from decoding_llama3.inference.checkpoint import check_memory, empty_model
 from decoding_llama3.inference.compiled import compile_decode_step, find_compiler
 from decoding_llama3.inference.generate import Decoder, sample
 from decoding_llama3.inference.memory import free_bytes
@@ -241,8 +241,7 @@ def random_model(
     if quantize not in (None, "int8"):
         raise ValueError(f"quantize is None or 'int8', found {quantize!r}")
     check_memory(config, device, dtype, quantize)
-    with torch.device("meta"):
-        model = Transformer(config)
+    model = empty_model(config)
     generator, made = torch.Generator(device).manual_seed(seed), {}  # by weight: tied ones stay one
     for module in list(model.modules()):
         for name, child in module.named_children():

@@ -121,7 +121,7 @@ def load_model(
         stored, names = _open_huggingface(directory), HUGGINGFACE_NAMES
     else:
         (config, stored), names = _open_meta(directory), META_NAMES
-    model = _empty(config)
+    model = empty_model(config)
     _check(model, stored, names, directory)
     check_memory(config, device, dtype, quantize)
     for name in _with_weights(model):
@@ -237,7 +237,8 @@ def _check_dtype(dtype: torch.dtype) -> None:
         )
 
 
-def _empty(config: LlamaConfig) -> Transformer:
+def empty_model(config: LlamaConfig) -> Transformer:
+    """A model of shapes alone, on "meta", to be filled."""
     with torch.device("meta"), _Unfilled():
         return Transformer(config).eval().requires_grad_(False)
 
@@ -348,7 +349,7 @@ def _open_meta(directory: Path) -> tuple[LlamaConfig, dict[str, _Stored]]:
         raise ValueError(f"{directory}: not all parts hold {min(unshared)}: are they parts of one checkpoint?")
     rows = sum(part["output.weight"].shape[0] for part in parts if "output.weight" in part)
     config = LlamaConfig.from_params_json(directory / "params.json", vocab_size=rows or None)
-    wanted = {_rename(n, META_NAMES): tuple(w.shape) for n, w in _empty(config).state_dict().items()}
+    wanted = {_rename(n, META_NAMES): tuple(w.shape) for n, w in empty_model(config).state_dict().items()}
     return config, {name: _join([part[name] for part in parts], wanted.get(name)) for name in parts[0]}
 
 

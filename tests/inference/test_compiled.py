@@ -36,12 +36,12 @@ def test_a_row_is_what_the_matrix_library_gives(rows, columns):
 
 
 def test_half_precision_is_summed_in_single():
-    """Summed in bfloat16, 4,096 products are off by several per cent."""
-    weight, x = torch.randn(9, 4096).bfloat16(), torch.randn(1, 1, 4096).bfloat16()
+    """Products rounded to bfloat16 are off by 0.06 in all here, and that shows where the sum is near 0."""
+    weight, x = torch.randn(1000, 4096).bfloat16(), torch.randn(1, 1, 4096).bfloat16()
     found = OneRowLinear(weight, None)(x)
     assert found.dtype == torch.bfloat16
     exact = nn.functional.linear(x.double(), weight.double())
-    assert relative_difference(found.double(), exact) < 2**-8
+    assert ((found - exact).abs() <= 2**-8 * exact.abs() + 1e-3).all()
 
 
 def test_several_rows_are_several_products():
