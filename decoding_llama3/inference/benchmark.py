@@ -389,7 +389,8 @@ def growth(
 
     Seconds a token against the context and against the depth (`depths`, default 1, 2, 4, ... layers, random
     weights of the same shape, at the shortest context); seconds of a prompt against its length; bytes of the
-    cache's tensors against its length. Lengths that do not fit the model's context are left out.
+    cache's tensors against its length. Lengths that do not fit the model's context are left out. The tokens of
+    a compiled model come from its compiled step.
     """
     config, like = model.config, model.norm.weight
     device, dtype = like.device, like.dtype
@@ -400,7 +401,8 @@ def growth(
     decode = partial(_decode_point, new_tokens=new_tokens, limits=limits)
     yield from (decode("context", n, model, n) for n in contexts)
     for depth in depths:
-        shallow = random_model(dataclasses.replace(config, n_layers=depth), device, dtype)
+        shallow = dataclasses.replace(config, n_layers=depth)
+        shallow = random_model(shallow, device, dtype, compile=hasattr(model, "decode_step"))
         yield decode("depth", depth, shallow, contexts[0])
     engine = our_engine(model)
     for n in prompts:

@@ -165,11 +165,11 @@ def run_ladder(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> d
 
 
 def run_growth(plan: Plan, tell: Callable[[str], None] = lambda line: None) -> dict:
-    """`growth` at the plan's lengths, in this process, with all that it depends on."""
+    """`growth` at the plan's lengths, compiled if that is one of its engines, with all that it depends on."""
     tell("the machine's limits")
     limits = measure_limits(plan.config, plan.device, plan.torch_dtype)
-    points = []
-    for point in growth(plan.load(), plan.contexts, None, plan.prompts, plan.new_tokens, limits):
+    points, model = [], plan.load(compile="compiled" in plan.engines)
+    for point in growth(model, plan.contexts, None, plan.prompts, plan.new_tokens, limits):
         tell(f"{point.against} {point.x:,}")
         points.append(asdict(point))
     return _header(plan) | {"limits": asdict(limits), "points": points}

@@ -300,10 +300,11 @@ def train_variant(variant: Variant, seed: int, settings: Settings | None = None)
     """
     settings = settings or Settings()
     text = Text.of_python()
-    return _train(build(variant, seed, len(text.vocabulary), settings), text, seed, settings)
+    return train_model(build(variant, seed, len(text.vocabulary), settings), text, seed, settings)
 
 
-def _train(model: Transformer, text: Text, seed: int, settings: Settings) -> Iterator[Point]:
+def train_model(model: Transformer, text: Text, seed: int, settings: Settings) -> Iterator[Point]:
+    """Train `model` on `text` as the lab does; `seed` draws the batches. Yields like `train_variant`."""
     windows = text.held_out_windows(settings.seq_len)
     generator = torch.Generator().manual_seed(seed)
     optimizer = _make_optimizer(model, settings)
@@ -318,7 +319,7 @@ def _train(model: Transformer, text: Text, seed: int, settings: Settings) -> Ite
             ]
             seconds += time.perf_counter() - started
             with torch.no_grad():
-                held_out = _loss(model, windows).item()
+                held_out = loss_of(model, windows).item()
         yield Point(stop, statistics.fmean(losses), held_out, seconds)
 
 
@@ -331,7 +332,7 @@ def _make_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimiz
 
 @torch.enable_grad()  # a notebook may have switched gradients off
 def _step(model: nn.Module, optimizer: torch.optim.Optimizer, windows: Tensor, learning_rate: float) -> float:
-    loss = _loss(model, windows)
+    loss = loss_of(model, windows)
     loss.backward()
     nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for group in optimizer.param_groups:
@@ -341,7 +342,8 @@ def _step(model: nn.Module, optimizer: torch.optim.Optimizer, windows: Tensor, l
     return loss.item()
 
 
-def _loss(model: nn.Module, windows: Int[Tensor, "batch length"]) -> Float[Tensor, ""]:
+def loss_of(model: nn.Module, windows: Int[Tensor, "batch length"]) -> Float[Tensor, ""]:
+    """Mean loss, in nats a character, of each character but the first of every window."""
     return F.cross_entropy(model(windows[:, :-1]).flatten(0, 1), windows[:, 1:].flatten())
 
 
@@ -405,7 +407,7 @@ def _finish(work: tuple[Run, Settings]) -> tuple[dict, list[Point]]:
     run, settings = work
     text = Text.of_python()
     model = build(run.variant, run.seed, len(text.vocabulary), settings)
-    points = list(_train(model, text, run.seed, settings))
+    points = list(train_model(model, text, run.seed, settings))
     row = {
         "group": run.group,
         "variant": run.name,

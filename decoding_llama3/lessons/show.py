@@ -13,7 +13,8 @@ from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
 
-from decoding_llama3.inference.checkpoint import choose_dtype, load_model
+from decoding_llama3.inference.checkpoint import choose_dtype, load_model, read_config
+from decoding_llama3.inference.memory import free_bytes, needed_bytes
 from decoding_llama3.inference.tokenizer_files import load_tokenizer
 from decoding_llama3.lessons.style import use_style
 from decoding_llama3.tokenizer import Tokenizer
@@ -42,6 +43,24 @@ def set_up(threads: int = 2) -> tuple[Transformer, Tokenizer]:
     kind = str(dtype).removeprefix("torch.")
     print(f"tiny ({model.config.n_params:,} parameters) on cpu in {kind}, torch {torch.__version__}")
     return model, load_tokenizer("tiny")
+
+
+def real_model(checkpoint: str = "") -> tuple[Transformer, Tokenizer] | None:
+    """The model and tokenizer of a checkpoint's directory, or of DECODING_LLAMA3_CHECKPOINT; without one, None.
+
+    On a GPU if there is one, in int8 if it fits in no wider way. Says what runs where, or what to set.
+    """
+    path = checkpoint or os.environ.get("DECODING_LLAMA3_CHECKPOINT", "")
+    if not path:
+        print("to see this on a real model, set DECODING_LLAMA3_CHECKPOINT to the directory of its checkpoint")
+        return None
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    config, dtype = read_config(path), choose_dtype(device)
+    quantize = None if needed_bytes(config, dtype) <= free_bytes(device) else "int8"
+    model = load_model(path, device=device, dtype=dtype, quantize=quantize)
+    kind = quantize or str(dtype).removeprefix("torch.")
+    print(f"{path} ({config.n_params:,} parameters) on {device} in {kind}")
+    return model, load_tokenizer(path)
 
 
 def mark(prediction: float | None, answer: float, unit: str) -> str:

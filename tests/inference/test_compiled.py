@@ -12,6 +12,13 @@ from decoding_llama3.inference import compiled, generate
 from decoding_llama3.inference.compiled import OneRowLinear, compile_decode_step
 from decoding_llama3.inference.quantize import quantize_int8, quantize_rows
 
+def copy_of(model: dl.Transformer) -> dl.Transformer:
+    """The same weights, and no compiled step."""
+    plain = dl.Transformer(model.config).eval()
+    plain.load_state_dict(model.state_dict())
+    return plain
+
+
 PROMPT = [5, 77, 130, 9, 64]
 compiles = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's compiler, of itself
 
@@ -90,6 +97,15 @@ def test_generate_compiles_when_asked(model):
     assert not hasattr(model, "decode_step")
     assert list(dl.generate(model, PROMPT, 10, compile=True)) == expected
     assert hasattr(model, "decode_step")
+
+
+@compiles
+def test_each_model_has_graphs_of_its_own():
+    """torch allows so many graphs a function, eight by default: the ninth model of a process must not fail."""
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for preset in ("llama3-8b", "llama3.2-1b"):
+            model = randomize(dl.Transformer(shrink(preset)).requires_grad_(False))
+            assert list(dl.generate(model, PROMPT, 3, compile=True)) == list(dl.generate(copy_of(model), PROMPT, 3))
 
 
 @compiles

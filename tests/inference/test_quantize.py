@@ -6,6 +6,7 @@ from conftest import relative_difference, shrink
 from torch import nn
 
 import decoding_llama3 as dl
+from decoding_llama3.inference.compiled import OneRowLinear
 from decoding_llama3.inference.quantize import Int8Embedding, Int8Linear, quantize_int8, quantize_rows
 from decoding_llama3.lessons.show import OPENING, TALE
 
@@ -106,3 +107,14 @@ def test_int8_changes_predictions_less_than_a_hundredth_of_a_nat():
     loss = [-x[:-1].gather(1, tokens[0, 1:, None]).mean().item() for x in (plain, small)]
     assert 0 < divergence < 0.01
     assert abs(loss[1] - loss[0]) < 0.01
+
+
+@pytest.mark.parametrize("layer", [Int8Linear, OneRowLinear])
+def test_float16_products_stay_finite_where_the_result_is(layer):
+    """Numbers up to 127 in place of small weights: summed unscaled, they pass 65,504 long before the result."""
+    weight = torch.full((6, 512), 0.02)
+    rows, scale = quantize_rows(weight)
+    x = torch.full((1, 1, 512), 30.0)
+    found = layer(rows, scale.half())(x.half())
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.float(), x @ weight.T, rtol=1e-2, atol=0)

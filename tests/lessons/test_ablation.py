@@ -63,7 +63,7 @@ def test_an_unknown_value_is_told_with_the_choices(switch):
 def test_every_variant_runs_and_every_weight_learns(group, name):
     model = build(GROUPS[group][name], 1, VOCABULARY, SMALL)
     tokens = torch.randint(VOCABULARY, (3, 7))
-    ablation._loss(model, tokens).backward()
+    ablation.loss_of(model, tokens).backward()
     assert model(tokens).shape == (3, 7, VOCABULARY)
     assert all(weight.grad.abs().max() > 0 for weight in model.parameters())
 
@@ -278,7 +278,7 @@ def test_the_loss_is_that_of_the_next_character():
     windows = torch.randint(VOCABULARY, (5, 8))
     logits = model(windows[:, :7]).log_softmax(-1)
     chosen = [logits[row, i, windows[row, i + 1]] for row in range(5) for i in range(7)]
-    assert ablation._loss(model, windows).item() == pytest.approx(-sum(chosen).item() / 35, rel=1e-5)
+    assert ablation.loss_of(model, windows).item() == pytest.approx(-sum(chosen).item() / 35, rel=1e-5)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_tenth():

@@ -201,3 +201,15 @@ def _quoted(token: str) -> str:
     if token == "<|begin_of_text|>":
         return "BOS"
     return token.replace(" ", "␣").replace("\n", "⏎")
+
+
+def draw_forming(curves: Mapping[str, Sequence], title: str) -> Figure:
+    """Share of foreseen letters by step of training, a line a model; `curves` as `induction.train` yields them."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
+    for (name, moments), colour in zip(curves.items(), (style.RESIDUAL, style.QUERY), strict=True):
+        steps, shares = zip(*((moment.step, 100 * moment.accuracy) for moment in moments), strict=True)
+        ax.plot(steps, shares, color=colour)
+        ax.annotate(name, (steps[-1], shares[-1]), xytext=(6, 0), textcoords="offset points", va="center")
+    ax.set(xlabel="step of training", ylabel="foreseen (per cent)", ylim=(0, 104), title=title)
+    ax.set_xlim(0, 1.12 * steps[-1])
+    return figure

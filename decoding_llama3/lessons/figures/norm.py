@@ -52,7 +52,8 @@ def draw_depth(
             color="dimgrey" if colour == style.RESIDUAL else colour,
         )
     ax.set_yscale("log")
-    ax.set_xticks(x, names, rotation=40, ha="right")
+    every = -(-len(names) // 20)
+    ax.set_xticks(x[::every], names[::every], rotation=40, ha="right")
     ax.set(ylabel="root mean square of a token", title=title)
     return figure
 
@@ -101,4 +102,18 @@ def draw_share(
     ax.set_yticks(range(len(names)), names)
     ax.set(xlabel="token", ylabel="the residual stream", title=title)
     figure.colorbar(image, ax=ax, label="share of the squared length")
+    return figure
+
+
+def draw_gradients(depths: Sequence[int], norms: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """Size of a gradient in the first block, by the number of blocks, for norms before the parts and behind."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
+    for (name, sizes), colour in zip(norms.items(), (style.NORM, style.FEED_FORWARD), strict=True):
+        ax.plot(depths, sizes, "o-", color=colour)
+        ax.annotate(
+            f"norms {name}", (depths[-1], sizes[-1]), xytext=(8, 0), textcoords="offset points", va="center"
+        )
+    ax.set_xticks(depths)
+    ax.set(xlim=(0, 1.25 * max(depths)), xlabel="blocks", ylabel="gradient of w_gate, block 0 (norm)", title=title)
+    ax.set_yscale("log")
     return figure

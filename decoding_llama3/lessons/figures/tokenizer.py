@@ -177,3 +177,102 @@ def label(token: bytes) -> str:
         return token.decode().replace(" ", "␣").replace("\n", "⏎")
     except UnicodeDecodeError:
         return "".join(f"<{byte:02X}>" for byte in token)
+
+
+def draw_benchmarks(tables: Mapping[str, Mapping[str, Mapping[str, float]]], ours: str, title: str) -> Figure:
+    """A panel a table, a row a benchmark, a dot a model: per cent solved. `ours` is the model in colour."""
+    figure, axes = plt.subplots(1, len(tables), figsize=(style.WIDTH, 4.2), sharex=True)
+    greys = {"o": "#9A9A9A", "s": "#5A5A5A", "^": "black"}
+    for ax, (name, table) in zip(axes, tables.items(), strict=True):
+        others = dict.fromkeys(model for row in table.values() for model in row if model != ours)
+        looks = dict(zip(others, greys.items(), strict=False))
+        for y, row in enumerate(table.values()):
+            ax.plot([min(row.values()), max(row.values())], [y, y], color="#DDDDDD", zorder=0)
+            ax.plot(row[ours], y, "D", color=LLAMA3, markersize=8, label=ours if y == 0 else None)
+            for model in others:
+                if model in row:
+                    marker, colour = looks[model]
+                    ax.plot(row[model], y, marker, color=colour, label=model if y == 0 else None)
+        ax.set_yticks(range(len(table)), list(table))
+        ax.invert_yaxis()
+        ax.set(xlim=(0, 100), xlabel="per cent", ylim=(len(table) - 0.4, -0.6))
+        ax.set_title(name, fontsize=12, fontweight="normal")
+        ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), fontsize=11)
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def draw_waterfall(steps: Sequence[tuple[str, int]], title: str) -> Figure:
+    """Parameters of the first model, then what each change adds or takes, in units; the end is the sum."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.2))
+    total = 0
+    for x, (_name, count) in enumerate(steps):
+        colour = style.RESIDUAL if x == 0 else style.FEED_FORWARD if count > 0 else style.NEUTRAL
+        ax.bar(x, count / 1e9, bottom=total / 1e9, color=colour, width=0.62)
+        total += count
+        text = f"{count / 1e9:.3f}" if x == 0 else f"{count / 1e6:+,.0f} million"
+        ax.annotate(
+            text, (x, max(total, total - count) / 1e9), xytext=(0, 5), textcoords="offset points", ha="center"
+        )
+    ax.bar(len(steps), total / 1e9, color=LLAMA3, width=0.62)
+    ax.annotate(
+        f"{total / 1e9:.3f}", (len(steps), total / 1e9), xytext=(0, 5), textcoords="offset points", ha="center"
+    )
+    ax.set_xticks(range(len(steps) + 1), [*(name for name, _ in steps), "Llama 3 8B"])
+    ax.set(ylabel="parameters (10⁹), from 5 on", ylim=(5, 8.6), title=title)
+    return figure
+
+
+def draw_law(
+    tokens: Sequence[float],
+    losses: Sequence[float],
+    floor: float,
+    marks: Mapping[str, tuple[float, float]],
+    title: str,
+) -> Figure:
+    """A scaling law's loss of one model against the tokens it has read, its floor, and points with their names."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
+    ax.semilogx(tokens, losses, color=LLAMA3)
+    ax.axhline(floor, color=style.RESIDUAL, linestyle="--")
+    ax.text(tokens[0], floor, "with endless text", color=style.RESIDUAL, va="top")
+    for name, (x, y) in marks.items():
+        ax.plot(x, y, "o", color="black")
+        ax.annotate(name, (x, y), xytext=(4, 7), textcoords="offset points")
+    ax.set(xlabel="tokens read (logarithmic)", ylabel="loss (nats a token)", title=title)
+    return figure
+
+
+def draw_pieces(counts: Mapping[str, Mapping[str, float]], title: str) -> Figure:
+    """Characters a token of several texts with two or more vocabularies, a pair of dots a text."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.42 * len(counts) + 1.2))
+    vocabularies = list(next(iter(counts.values())))
+    looks = dict(zip(vocabularies, ((style.MODEL_COLOURS["Mistral 7B"], "o"), (LLAMA3, "D")), strict=True))
+    for y, row in enumerate(counts.values()):
+        ax.plot(list(row.values()), [y] * len(row), color="#DDDDDD", zorder=0)
+        for name, value in row.items():
+            colour, marker = looks[name]
+            ax.plot(value, y, marker, color=colour, markersize=8, label=name if y == 0 else None)
+    ax.set_yticks(range(len(counts)), list(counts))
+    ax.invert_yaxis()
+    ax.set(xlim=(0, None), xlabel="characters a token", title=title)
+    ax.legend(loc="lower right")
+    return figure
+
+
+def draw_cuts(cuts: Mapping[int, Sequence[bytes]], title: str) -> Figure:
+    """One text, a row for each size of the vocabulary, as boxes of pieces; single bytes are grey."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.62 * len(cuts) + 0.7))
+    for y, (size, pieces) in enumerate(cuts.items()):
+        left = 0
+        for i, piece in enumerate(pieces):
+            colour = "#EEEEEE" if len(piece) == 1 else (LEARNED, "#A8D8F0")[i % 2]
+            ax.barh(y, len(piece) - 0.08, left=left, height=0.8, color=colour)
+            ax.text(left + len(piece) / 2 - 0.04, y, label(piece), ha="center", va="center", fontsize=10)
+            left += len(piece)
+        ax.text(-0.6, y, f"{size:,}", ha="right", va="center")
+        ax.text(left + 0.5, y, f"{len(pieces)}", va="center")
+    ax.set_xlim(-5, left + 4)
+    ax.invert_yaxis()
+    ax.set_axis_off()
+    ax.set_title(title)
+    return figure

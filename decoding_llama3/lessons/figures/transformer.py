@@ -194,3 +194,30 @@ def draw_speed_ladder(rungs: Sequence[Mapping], title: str) -> Figure:
     ax.minorticks_off()
     ax.set(xlabel="milliseconds a token, logarithmic (bar: measured, black line: predicted)", title=title)
     return figure
+
+
+GROWTH_PANELS = {  # of draw_growth: what grows, its axis, the factor and name of what it costs
+    "context": ("a token, after a text", "tokens before it", 1e3, "milliseconds"),
+    "depth": ("a token, in a deeper model", "blocks", 1e3, "milliseconds"),
+    "prompt": ("a prompt", "tokens of it", 1, "seconds"),
+    "cache": ("the cache", "tokens in it", 1e-6, "megabytes"),
+}
+
+
+def draw_growth(points: Sequence[Mapping], title: str) -> Figure:
+    """Measured dots and predicted lines: a token's time by context and depth, a prompt's, the cache's bytes.
+
+    `points` have "against" (a key of GROWTH_PANELS), "x", "predicted" and "measured".
+    """
+    figure, axes = plt.subplots(2, 2, figsize=(style.WIDTH, 6.4))
+    for ax, (against, (name, xlabel, factor, unit)) in zip(axes.flat, GROWTH_PANELS.items(), strict=True):
+        these = [point for point in points if point["against"] == against]
+        xs = [point["x"] for point in these]
+        ax.plot(xs, [factor * point["predicted"] for point in these], color=style.PREDICTION, label="predicted")
+        ax.plot(xs, [factor * point["measured"] for point in these], "o", color=style.QUERY, label="measured")
+        ax.set(xlim=(0, None), ylim=(0, None), xlabel=xlabel, ylabel=unit)
+        ax.set_title(name, fontsize=12, fontweight="normal")
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+    axes[0, 0].legend(loc="lower right")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
