@@ -1,5 +1,6 @@
 """Figures with sliders, where ipywidgets is installed. A static figure nearby always says the same."""
 
+import math
 from collections.abc import Callable, Sequence
 
 from matplotlib.figure import Figure
@@ -7,13 +8,16 @@ from matplotlib.figure import Figure
 from decoding_llama3.lessons.show import show_figure
 
 
-def explore(draw: Callable[..., Figure], alt: str, **choices: Sequence) -> None:
-    """Show `draw(name=value, ...)` under a slider for each of `choices`, whose values it steps through."""
+def explore(draw: Callable[..., Figure], alt: str, **choices: Sequence) -> int:
+    """Show `draw(name=value, ...)` under a slider for each of `choices`, whose values it steps through.
+
+    Returns how many pictures the sliders lead to.
+    """
     try:
         import ipywidgets
     except ImportError:
         print("the sliders need ipywidgets: pip install ipywidgets, and run this cell again")
-        return
+        return math.prod(map(len, choices.values()))
 
     def show(**values) -> None:
         show_figure(draw(**values), alt)
@@ -23,3 +27,4 @@ def explore(draw: Callable[..., Figure], alt: str, **choices: Sequence) -> None:
         for name, values in choices.items()
     }
     ipywidgets.interact(show, **sliders)
+    return math.prod(map(len, choices.values()))

@@ -12,6 +12,7 @@ from decoding_llama3.inference import compiled, generate
 from decoding_llama3.inference.compiled import OneRowLinear, compile_decode_step
 from decoding_llama3.inference.quantize import quantize_int8, quantize_rows
 
+
 def copy_of(model: dl.Transformer) -> dl.Transformer:
     """The same weights, and no compiled step."""
     plain = dl.Transformer(model.config).eval()
@@ -105,7 +106,9 @@ def test_each_model_has_graphs_of_its_own():
     with torch._dynamo.config.patch(recompile_limit=1):
         for preset in ("llama3-8b", "llama3.2-1b"):
             model = randomize(dl.Transformer(shrink(preset)).requires_grad_(False))
-            assert list(dl.generate(model, PROMPT, 3, compile=True)) == list(dl.generate(copy_of(model), PROMPT, 3))
+            assert list(dl.generate(model, PROMPT, 3, compile=True)) == list(
+                dl.generate(copy_of(model), PROMPT, 3)
+            )
 
 
 @compiles

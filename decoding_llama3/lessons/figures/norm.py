@@ -116,4 +116,6 @@ def draw_gradients(depths: Sequence[int], norms: Mapping[str, Sequence[float]], 
     ax.set_xticks(depths)
     ax.set(xlim=(0, 1.25 * max(depths)), xlabel="blocks", ylabel="gradient of w_gate, block 0 (norm)", title=title)
     ax.set_yscale("log")
+    ax.set_yticks([0.2, 0.5, 1, 2, 5], ["0.2", "0.5", "1", "2", "5"])
+    ax.minorticks_off()
     return figure

@@ -234,7 +234,9 @@ def draw_law(
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
     ax.semilogx(tokens, losses, color=LLAMA3)
     ax.axhline(floor, color=style.RESIDUAL, linestyle="--")
-    ax.text(tokens[0], floor, "with endless text", color=style.RESIDUAL, va="top")
+    ax.annotate(
+        "with endless text", (tokens[0], floor), xytext=(0, 5), textcoords="offset points", color="dimgrey"
+    )
     for name, (x, y) in marks.items():
         ax.plot(x, y, "o", color="black")
         ax.annotate(name, (x, y), xytext=(4, 7), textcoords="offset points")
@@ -251,7 +253,8 @@ def draw_pieces(counts: Mapping[str, Mapping[str, float]], title: str) -> Figure
         ax.plot(list(row.values()), [y] * len(row), color="#DDDDDD", zorder=0)
         for name, value in row.items():
             colour, marker = looks[name]
-            ax.plot(value, y, marker, color=colour, markersize=8, label=name if y == 0 else None)
+            size = 11 if marker == "o" else 6  # a small diamond on a large dot, where both are the same
+            ax.plot(value, y, marker, color=colour, markersize=size, label=name if y == 0 else None)
     ax.set_yticks(range(len(counts)), list(counts))
     ax.invert_yaxis()
     ax.set(xlim=(0, None), xlabel="characters a token", title=title)
