@@ -60,7 +60,7 @@ def test_a_visit_leaves_the_model_as_it_was(tiny, shown):
     torch.testing.assert_close(model(tokens), logits, rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("name", ["norm_without_weight", "halves", "exchanged"])
+@pytest.mark.parametrize("name", ["norm_without_weight", "halves", "tiled", "exchanged"])
 def test_the_loss_rises_and_nothing_fails(name, tiny):
     before, now = numbers(symptom(name, tiny).splitlines()[0])
     assert now > before + 0.1
@@ -75,12 +75,12 @@ def test_symptoms_are_those_of_the_faults(tiny):
     assert numbers(broken)[0] == numbers(broken)[1] > 10
     assert symptom("norm_without_weight", tiny).endswith("agree: True")
     assert symptom("halves", tiny).endswith("are right: True; behind the others: False")
-    for name in ("scaling_forgotten", "rounded_speeds"):
-        drift = [numbers(line)[-1] for line in symptom(name, tiny).splitlines()[1:]]
-        assert drift == sorted(drift)
-        assert drift[-1] > 2 * drift[0]
-    before, now, *_ = symptom("tiled", tiny).splitlines()
-    assert numbers(now)[0] > numbers(before)[0]
+    drift = [numbers(line)[-1] for line in symptom("scaling_forgotten", tiny).splitlines()[1:]]
+    assert drift == sorted(drift)
+    assert drift[-1] > 2 * drift[0]
+    cosines = [numbers(line)[-1] for line in symptom("rounded_speeds", tiny).splitlines()[1:]]
+    assert cosines[0] == 1
+    assert cosines[-1] < 0.9
     *_, right, broken = symptom("saturated", tiny).splitlines()
     assert numbers(broken)[1] > numbers(right)[1] + 10
     assert numbers(symptom("square_mask", tiny).splitlines()[-1]) == [9, 0]
@@ -88,5 +88,7 @@ def test_symptoms_are_those_of_the_faults(tiny):
     assert numbers(symptom("too_wide", tiny).splitlines()[0])[-1] > 100_000
     first = numbers(symptom("first_loss", tiny))
     assert first[0] > 2 * first[1]
+    assert numbers(symptom("exchanged", tiny).splitlines()[1])[0] == 0
+    assert "are right: True" in symptom("untied", tiny)
     before, after = numbers(symptom("untied", tiny).splitlines()[0])
     assert after - before == 4096 * 256
