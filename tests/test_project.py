@@ -83,7 +83,7 @@ def test_figures_have_alt_text(path):
     pictures = [
         out for cell in cells(path, "code") for out in cell["outputs"] if "image/png" in out.get("data", {})
     ]
-    assert len(pictures) >= 4  # the architecture, and three on learned weights
+    assert len(pictures) >= 7  # the architecture, and six more
     for picture in pictures:
         alt = picture["metadata"]["image/png"]["alt"]
         assert len(alt.split()) >= 6
@@ -103,6 +103,38 @@ def test_notebook_links_and_install_lead_home(path):
     head = source(cells(path, "markdown")[0])
     assert f"https://colab.research.google.com/github/{owner_and_name}/blob/main/notebooks/{path.name}" in head
     assert f"git+{HOME}" in source(cells(path, "code")[0])
+
+
+SECTIONS = (
+    "The question",
+    "Build it",
+    "The real thing",
+    "See it",
+    "Against the alternatives",
+    "What it costs",
+    "What the series says",
+    "On the real model",
+    "Exercises",
+    "Recap",
+)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_part_has_the_same_sections_in_the_same_order(path):
+    prose = "\n".join(map(source, cells(path, "markdown")))
+    found = [name for name in re.findall(r"^## (.+)$", prose, flags=re.MULTILINE) if name in SECTIONS]
+    assert found == list(SECTIONS)
+    assert "**Sources" in prose
+    assert "**What this could not show" in prose
+    assert "**To discuss" in prose
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_every_part_asks_recalls_explores_and_has_exercises(path):
+    code = "\n".join(map(source, cells(path, "code")))
+    assert code.count("recall.ask(") == code.count("widgets.explore(") == code.count("show.real_model(") == 1
+    assert len(re.findall(r"^checks\.\w+\.help\(\)", code, flags=re.MULTILINE)) == 2
+    assert "show.mark(prediction" in code
 
 
 def test_readme_names_every_part_with_files_that_exist():

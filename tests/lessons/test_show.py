@@ -1,13 +1,18 @@
 """What a notebook's outputs hold for those who see them and those who do not."""
 
 import base64
+import dataclasses
 import inspect
+import shutil
 
 import pytest
 import torch
+from conftest import shrink
 from matplotlib import pyplot as plt
 
 import decoding_llama3 as dl
+from decoding_llama3.inference.checkpoint import checkpoint_directory, save_huggingface
+from decoding_llama3.inference.memory import needed_bytes
 from decoding_llama3.lessons import show
 
 
@@ -66,3 +71,39 @@ def test_a_prediction_is_marked_by_its_factor_either_way():
 def test_a_prediction_that_cannot_be_marked_is_refused(prediction):
     with pytest.raises(ValueError, match="a number above 0"):
         show.mark(prediction, 100, "heads")
+
+
+OTHER = dataclasses.replace(shrink("llama3-8b"), vocab_size=4096)
+
+
+@pytest.fixture
+def another_checkpoint(tmp_path):
+    torch.manual_seed(0)
+    save_huggingface(dl.Transformer(OTHER), tmp_path)
+    shutil.copy(checkpoint_directory("tiny") / "tokenizer.model", tmp_path)
+    return tmp_path
+
+
+def test_without_a_checkpoint_one_line_says_what_to_set(monkeypatch, capsys):
+    monkeypatch.delenv("DECODING_LLAMA3_CHECKPOINT", raising=False)
+    assert show.real_model() is None
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "DECODING_LLAMA3_CHECKPOINT" in line
+
+
+def test_a_checkpoint_comes_from_the_form_or_the_environment(another_checkpoint, monkeypatch, capsys):
+    monkeypatch.setenv("DECODING_LLAMA3_CHECKPOINT", "/nowhere")
+    model, tokenizer = show.real_model(str(another_checkpoint))
+    assert model.config == OTHER
+    assert f"{model.config.n_params:,} parameters) on cpu in float32" in capsys.readouterr().out
+    assert tokenizer.n_vocab == 4096
+    monkeypatch.setenv("DECODING_LLAMA3_CHECKPOINT", str(another_checkpoint))
+    assert show.real_model()[0].config == model.config
+
+
+def test_what_fits_in_no_wider_way_is_read_as_int8(another_checkpoint, monkeypatch, capsys):
+    needed = needed_bytes(OTHER, torch.float32)
+    monkeypatch.setattr(show, "free_bytes", lambda device: needed - 1)
+    model, _ = show.real_model(str(another_checkpoint))
+    assert model.output.weight.dtype == torch.int8
+    assert "on cpu in int8" in capsys.readouterr().out

@@ -105,3 +105,33 @@ def draw_memory(weights: Mapping[str, float], caches: Mapping[str, float], title
     ax.text(0.98, 0.88, "cache of one user", color=style.KEY, ha="right", transform=ax.transAxes)
     ax.set(xlabel="gigabytes in bfloat16 (log scale)", title=title)
     return figure
+
+
+def draw_shapes(runs: Sequence[Mapping[str, float]], title: str) -> Figure:
+    """Bits a byte that short trainings reached, by parameters; `runs` as in data/tiny-llama3/shapes.csv.
+
+    A colour for each budget of FLOPs; the names say blocks x dim, and the vocabulary where it is not 4,096.
+    """
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
+    budgets = sorted({round(run["flops"], -13) for run in runs})
+    for budget, colour in zip(budgets, (style.RESIDUAL, style.QUERY, style.PREDICTION), strict=False):
+        those = [run for run in runs if round(run["flops"], -13) == budget]
+        ax.plot(
+            [run["parameters"] / 1e6 for run in those], [run["bits_per_byte"] for run in those], "o", color=colour
+        )
+        for run in those:
+            name = f"{run['layers']:.0f} x {run['dim']:.0f}"
+            name += f", {run['vocab_size']:,.0f}" if run["vocab_size"] != 4096 else ""
+            ax.annotate(
+                name,
+                (run["parameters"] / 1e6, run["bits_per_byte"]),
+                xytext=(6, 3) if run["layers"] == 6 else (-6, 3),
+                textcoords="offset points",
+                ha="left" if run["layers"] == 6 else "right",
+                color=colour,
+                fontsize=11,
+            )
+        ax.plot([], [], "o", color=colour, label=f"{budget:.1g} FLOPs")
+    ax.set(xlabel="parameters (millions)", ylabel="held-out text (bits a byte)", title=title)
+    ax.legend(loc="lower right")
+    return figure
