@@ -29,9 +29,10 @@ class Int8Linear(nn.Module):
     def forward(self, x: Float[Tensor, "*batch columns"]) -> Float[Tensor, "*batch rows"]:
         # Each part goes to its place at once: collected first, parts between slices tore 2 GB of holes at the 8B.
         n, y = _rows(self.weight), x.new_empty(*x.shape[:-1], len(self.weight))
-        for rows, scale, part in zip(slices(self.weight), self.scale.split(n), y.split(n, dim=-1), strict=True):
+        starts = range(0, len(self.weight), n)
+        for start, rows, scale in zip(starts, slices(self.weight), self.scale.split(n), strict=True):
             # Scaled before the product: in float16, sums of numbers up to 127 would pass 65,504.
-            part.copy_(F.linear(x, rows.to(x.dtype) * scale[:, None]))
+            y[..., start : start + n] = F.linear(x, rows.to(x.dtype) * scale[:, None])
         return y
 
 

@@ -6,6 +6,7 @@ from conftest import relative_difference, shrink
 from torch import nn
 
 import decoding_llama3 as dl
+from decoding_llama3.inference import quantize
 from decoding_llama3.inference.compiled import OneRowLinear
 from decoding_llama3.inference.quantize import Int8Embedding, Int8Linear, quantize_int8, quantize_rows
 from decoding_llama3.lessons.show import OPENING, TALE
@@ -118,3 +119,16 @@ def test_float16_products_stay_finite_where_the_result_is(layer):
     found = layer(rows, scale.half())(x.half())
     assert found.dtype == torch.float16
     torch.testing.assert_close(found.float(), x @ weight.T, rtol=1e-2, atol=0)
+
+
+def test_a_prompt_never_widens_more_than_a_slice(monkeypatch):
+    """The 8B's output layer alone would have 2.1 GB in float32."""
+    widened, linear = [], quantize.F.linear
+    monkeypatch.setattr(quantize, "CPU_SLICE", 1000)
+    monkeypatch.setattr(quantize.F, "linear", lambda x, w: (widened.append(w.numel()), linear(x, w))[1])
+    layer = Int8Linear(*quantize_rows(matrix(61, 37)))
+    x = torch.randn(2, 5, 37)
+    found = layer(x)
+    assert sum(widened) == 61 * 37
+    assert 900 < max(widened) <= 1000
+    assert relative_difference(found, x.double() @ restored(layer).T) < 1e-5
