@@ -113,6 +113,7 @@ def draw_shapes(runs: Sequence[Mapping[str, float]], title: str) -> Figure:
     A colour for each budget of FLOPs; the names say blocks x dim, and the vocabulary where it is not 4,096.
     """
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
+    beside = {3: (-6, -10), 9: (-6, 3), 12: (-22, -18)}  # where the names would lie on each other
     budgets = sorted({round(run["flops"], -13) for run in runs})
     for budget, colour in zip(budgets, (style.RESIDUAL, style.QUERY, style.PREDICTION), strict=False):
         those = [run for run in runs if round(run["flops"], -13) == budget]
@@ -125,9 +126,9 @@ def draw_shapes(runs: Sequence[Mapping[str, float]], title: str) -> Figure:
             ax.annotate(
                 name,
                 (run["parameters"] / 1e6, run["bits_per_byte"]),
-                xytext=(6, 3) if run["layers"] == 6 else (-6, 3),
+                xytext=beside.get(run["layers"], (6, 3)),
                 textcoords="offset points",
-                ha="left" if run["layers"] == 6 else "right",
+                ha="right" if run["layers"] in (3, 9) else "left",
                 color=colour,
                 fontsize=11,
             )
