@@ -273,7 +273,8 @@ def _resume(path: Path, corpus, config, settings, model, optimizers) -> list[dic
 def _finish(out: Path, corpus, settings, model, tokenizer, records, n_tokens: int) -> None:
     save_huggingface(model.eval(), out, dtype=torch.bfloat16)
     model.bfloat16().float()  # the weights that the file holds
-    nats, bits = bits_per_byte(model, tokenizer, corpus.held_out, settings.seq_len)
+    _, seen = settings.shape_at(settings.steps - 1)  # in longer windows one would measure how it extrapolates
+    nats, bits = bits_per_byte(model, tokenizer, corpus.held_out, seen)
     _write_csv(out / "loss.csv", records)
     _write_csv(out / "learning.csv", learning_curve(out / "snapshots", corpus, settings, model.config, tokenizer))
     summary = {

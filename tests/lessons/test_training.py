@@ -228,3 +228,12 @@ def test_a_vocabulary_the_text_cannot_fill_is_told(tmp_path):
     with pytest.raises(ValueError, match="a vocabulary of 500 is too small"):
         train_tokenizer(["a"], 500, tmp_path / "tokenizer.model")
     assert not (tmp_path / "tokenizer.model").exists()
+
+
+def test_a_run_is_judged_at_the_length_it_has_seen(corpus, tmp_path):
+    """In longer windows one would measure how it extrapolates."""
+    finish(corpus, tmp_path, dataclasses.replace(SETTINGS, short_steps=7))
+    summary = json.loads((tmp_path / "training.json").read_text())
+    model, tokenizer = dl.load_model(tmp_path, dtype=torch.float32), dl.load_tokenizer(tmp_path)
+    at_8, at_16 = (round(bits_per_byte(model, tokenizer, corpus.held_out, n)[0], 4) for n in (8, 16))
+    assert summary["held_out"]["nats_per_token"] == at_8 != at_16
