@@ -115,7 +115,8 @@ def draw_shapes(runs: Sequence[Mapping[str, float]], title: str) -> Figure:
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
     beside = {3: (-6, -10), 9: (-6, 3), 12: (-22, -18)}  # where the names would lie on each other
     budgets = sorted({round(run["flops"], -13) for run in runs})
-    for budget, colour in zip(budgets, (style.RESIDUAL, style.QUERY, style.PREDICTION), strict=False):
+    colours = (style.RESIDUAL, style.QUERY, style.PREDICTION)[: len(budgets)]
+    for budget, colour in zip(budgets, colours, strict=True):
         those = [run for run in runs if round(run["flops"], -13) == budget]
         ax.plot(
             [run["parameters"] / 1e6 for run in those], [run["bits_per_byte"] for run in those], "o", color=colour

@@ -185,7 +185,7 @@ def draw_benchmarks(tables: Mapping[str, Mapping[str, Mapping[str, float]]], our
     greys = {"o": "#9A9A9A", "s": "#5A5A5A", "^": "black"}
     for ax, (name, table) in zip(axes, tables.items(), strict=True):
         others = dict.fromkeys(model for row in table.values() for model in row if model != ours)
-        looks = dict(zip(others, greys.items(), strict=False))
+        looks = dict(zip(others, list(greys.items())[: len(others)], strict=True))
         for y, row in enumerate(table.values()):
             ax.plot([min(row.values()), max(row.values())], [y, y], color="#DDDDDD", zorder=0)
             ax.plot(row[ours], y, "D", color=LLAMA3, markersize=8, label=ours if y == 0 else None)
