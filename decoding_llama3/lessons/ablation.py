@@ -40,7 +40,7 @@ CHOICES = {  # switch: what it can be set to, Llama 3's own part first
     "norm": ("RMSNorm", "LayerNorm", "none", "post-norm"),
     "position": ("RoPE", "learned", "sinusoidal", "none"),
     "kv_heads": ("GQA", "MHA", "MQA"),
-    "feed_forward": ("SwiGLU", "ReLU", "GELU", "bilinear"),
+    "feed_forward": ("SwiGLU", "ReLU", "GELU", "bilinear", "GLU", "ReGLU", "GEGLU"),
     "tying": ("untied", "tied"),
     "scale": ("1/sqrt(head_dim)", "none"),
 }
@@ -129,11 +129,21 @@ class PositionedEmbedding(nn.Embedding):
         return super().forward(tokens) + self.positions[: tokens.shape[1]]
 
 
-class BilinearFeedForward(FeedForward):
-    """SwiGLU without its SiLU: the gate multiplies as it is (Shazeer 2020, arXiv:2002.05202)."""
+ACTIVATIONS = {  # what bends the gate of a gated feed-forward, or the hidden numbers of one without
+    "ReLU": nn.ReLU, "GELU": nn.GELU, "bilinear": nn.Identity, "GLU": nn.Sigmoid, "ReGLU": nn.ReLU,
+    "GEGLU": nn.GELU,
+}  # fmt: skip
+
+
+class GatedFeedForward(FeedForward):
+    """SwiGLU with another activation in place of SiLU (Shazeer 2020, arXiv:2002.05202)."""
+
+    def __init__(self, config: LlamaConfig, activation: nn.Module) -> None:
+        super().__init__(config)
+        self.activation = activation
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
-        return self.w_down(self.w_gate(x) * self.w_up(x))
+        return self.w_down(self.activation(self.w_gate(x)) * self.w_up(x))
 
 
 class UngatedFeedForward(nn.Module):
@@ -216,12 +226,11 @@ def _swap_positions(model: Transformer, position: str) -> None:
 
 
 def _swap_feed_forwards(model: Transformer, feed_forward: str) -> None:
+    if feed_forward == "SwiGLU":
+        return
+    kind = UngatedFeedForward if feed_forward in ("ReLU", "GELU") else GatedFeedForward
     for layer in model.layers:
-        if feed_forward == "bilinear":
-            layer.feed_forward = BilinearFeedForward(model.config)
-        elif feed_forward != "SwiGLU":
-            activation = nn.ReLU() if feed_forward == "ReLU" else nn.GELU()
-            layer.feed_forward = UngatedFeedForward(model.config, activation)
+        layer.feed_forward = kind(model.config, ACTIVATIONS[feed_forward]())
 
 
 @torch.no_grad()
