@@ -3,9 +3,9 @@
 The stream and who wrote it, attention, neurons, and blocks in another order; `heads` looks at single heads.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, combinations
 
 import torch
@@ -13,8 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from decoding_llama3.attention import attend_explicitly, causal_mask
-from decoding_llama3.rope import apply_rope
+from decoding_llama3.attention import Attention, attend_explicitly, causal_mask
+from decoding_llama3.config import LlamaConfig
+from decoding_llama3.norm import RMSNorm
+from decoding_llama3.rope import apply_rope, rope_frequencies, scale_frequencies
 from decoding_llama3.transformer import Transformer
 
 
@@ -41,6 +43,31 @@ def recording(model: nn.Module, names: Iterable[str]) -> Iterator[Record]:
         handles.append(modules[name].register_forward_hook(keep))
     try:
         yield record
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def matrix(layer: nn.Module) -> Float[Tensor, "rows columns"]:
+    """The weights of a linear layer or an embedding in float32, widened where they are int8."""
+    weight = layer.weight.detach().float()
+    return weight if layer.weight.is_floating_point() else weight * layer.scale.float()[:, None]
+
+
+def names_of(model: Transformer, part: str) -> list[str]:
+    """The name of one part, such as "attention.wo", in every block."""
+    return [f"layers.{i}.{part}" for i in range(len(model.layers))]
+
+
+@contextmanager
+def intercepted(model: nn.Module, names: Iterable[str], change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While the context is open, the modules called `names` read `change(x)` in place of x."""
+    handles = []
+    try:
+        for name in names:
+            module = model.get_submodule(name)
+            handles.append(module.register_forward_pre_hook(lambda _, args: (change(args[0]), *args[1:])))
+        yield
     finally:
         for handle in handles:
             handle.remove()
@@ -88,6 +115,13 @@ def queries_and_keys(
         q, k = (layer.attention._split_heads(record.outputs[f"layers.{i}.attention.{w}"]) for w in ("wq", "wk"))
         pairs.append((apply_rope(q, rotation), apply_rope(k, rotation)) if rotated else (q, k))
     return pairs
+
+
+def pair_speeds(model: Transformer) -> Float[Tensor, " pairs"]:
+    """Radians a position of each pair, as the model turns them: scaled where its configuration says so."""
+    speeds = rope_frequencies(model.config.head_dim, model.config.rope_theta)
+    scaling = model.config.rope_scaling
+    return speeds if scaling is None else scale_frequencies(speeds, scaling)
 
 
 @torch.no_grad()
@@ -168,6 +202,41 @@ def next_token_losses(
 
 
 @torch.no_grad()
+def loss_of(model: Transformer, tokens: Int[Tensor, "batch seq"]) -> float:
+    """Mean loss in nats of every token but the first of each row, a row at a time: logits are large."""
+    return torch.stack([next_token_losses(model(row[None]), row[None]) for row in tokens]).mean().item()
+
+
+@contextmanager
+def configured(model: Transformer, **changes) -> Iterator[None]:
+    """The same weights under another configuration, while the context is open.
+
+    For what stands in no matrix: `rope_theta`, `rope_scaling`, `norm_eps`, and `n_heads` with `n_kv_heads`.
+    """
+    allowed = {"rope_theta", "rope_scaling", "norm_eps", "n_heads", "n_kv_heads"}
+    if changes.keys() - allowed:
+        raise ValueError(f"{', '.join(changes.keys() - allowed)} shapes the weights: change {', '.join(allowed)}")
+    before = model.config
+    config = replace(before, **changes)
+    if config.n_kv_heads * config.head_dim != before.n_kv_heads * before.head_dim:
+        raise ValueError(f"{changes} gives wk another shape: keep n_kv_heads / n_heads as it is")
+    try:
+        _configure(model, config)
+        yield
+    finally:
+        _configure(model, before)
+
+
+def _configure(model: Transformer, config: LlamaConfig) -> None:
+    model.config = config
+    for part in model.modules():
+        if isinstance(part, RMSNorm):
+            part.eps = config.norm_eps
+        elif isinstance(part, Attention):
+            part.head_dim = config.head_dim
+
+
+@torch.no_grad()
 def run_layers(
     model: Transformer, tokens: Int[Tensor, "batch seq"], order: Iterable[int]
 ) -> Float[Tensor, "batch seq vocab"]:
@@ -188,15 +257,20 @@ def layer_deletion(model: Transformer, tokens: Int[Tensor, "batch seq"]) -> Floa
     return torch.stack(losses) - _loss_of(model, tokens, layers)
 
 
-def layer_swap(model: Transformer, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "layers layers"]:
-    """Rise of the mean loss, in nats a token, when two blocks change places; 0 on the diagonal."""
-    layers = range(len(model.layers))
-    straight = _loss_of(model, tokens, layers)
+def layer_swap(
+    model: Transformer, tokens: Int[Tensor, "batch seq"], layers: Sequence[int] | None = None
+) -> Float[Tensor, "layers layers"]:
+    """Rise of the mean loss, in nats a token, when two of `layers` (by default all) change places.
+
+    0 on the diagonal. There are n (n - 1) / 2 pairs, and each is a forward pass.
+    """
+    layers = range(len(model.layers)) if layers is None else layers
+    straight = _loss_of(model, tokens, range(len(model.layers)))
     rise = straight.new_zeros(len(layers), len(layers))
-    for i, j in combinations(layers, 2):
-        order = list(layers)
-        order[i], order[j] = j, i
-        rise[i, j] = rise[j, i] = _loss_of(model, tokens, order) - straight
+    for a, b in combinations(range(len(layers)), 2):
+        order = list(range(len(model.layers)))
+        order[layers[a]], order[layers[b]] = layers[b], layers[a]
+        rise[a, b] = rise[b, a] = _loss_of(model, tokens, order) - straight
     return rise
 
 

@@ -174,7 +174,8 @@ def ask(stem: str, answers: Sequence[str | None]) -> None:
     lines = []
     for i, (question, answer) in enumerate(zip(questions, answers, strict=True), 1):
         options = "; ".join(f"**{letter}** {text}" for letter, text in zip("abc", question.options, strict=True))
-        lines.append(f"{i}. {question.text}: {options}. {_mark(question, answer)}")
+        asked = question.text if question.text.endswith("?") else f"{question.text}:"
+        lines.append(f"{i}. {asked} {options}. {_mark(question, answer)}")
     display(Markdown("\n".join(lines)))
 
 

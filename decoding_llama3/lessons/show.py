@@ -6,21 +6,28 @@ import inspect
 import io
 import os
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from IPython.display import Markdown, display
+from jaxtyping import Int
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 from PIL import Image
+from torch import Tensor
 
 from decoding_llama3.inference.checkpoint import choose_dtype, load_model, read_config
+from decoding_llama3.inference.data import data_directory
 from decoding_llama3.inference.memory import free_bytes, needed_bytes
 from decoding_llama3.inference.tokenizer_files import load_tokenizer
 from decoding_llama3.lessons.style import use_style
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
 
-OPENING = "Once upon a time there was a king who had a golden bird"  # the sentence that travels through the parts
+OPENING = (
+    "Once upon a time there was a king who had a golden bird"  # travels through the parts; see `read_opening`
+)
 TALE = (  # of our own, so that no model has seen it: for measuring a loss where the opening is too short
     'A miller had three sons and one donkey. When he was old he called them and said, "Who finds the golden '
     'bird shall have the mill." The eldest went into the forest, and the forest kept him. The second went to '
@@ -32,8 +39,11 @@ TALE = (  # of our own, so that no model has seen it: for measuring a loss where
 )
 
 
-def set_up(threads: int = 2) -> tuple[Transformer, Tokenizer]:
-    """Set the figure style and the seed; return the tiny model and its tokenizer, and say what runs where."""
+def set_up(threads: int = 2) -> tuple[Transformer, Tokenizer, str]:
+    """Set the figure style and the seed; return the tiny model, its tokenizer and the sentence that travels.
+
+    Says what runs where, and whose sentence it is if it is the reader's.
+    """
     use_style()
     torch.manual_seed(0)
     torch.set_num_threads(min(threads, os.cpu_count() or 1))
@@ -42,7 +52,52 @@ def set_up(threads: int = 2) -> tuple[Transformer, Tokenizer]:
     model = load_model("tiny", device="cpu", dtype=dtype)
     kind = str(dtype).removeprefix("torch.")
     print(f"tiny ({model.config.n_params:,} parameters) on cpu in {kind}, torch {torch.__version__}")
-    return model, load_tokenizer("tiny")
+    tokenizer = load_tokenizer("tiny")
+    return model, tokenizer, read_opening(tokenizer)
+
+
+def read_opening(tokenizer: Tokenizer, path: Path = Path("opening.txt")) -> str:
+    """The sentence that travels through the parts: the reader's own, where such a file lies at hand."""
+    if not path.exists():
+        return OPENING
+    try:
+        sentence = " ".join(path.read_text(encoding="utf-8").split())
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{path.resolve()} is not text in UTF-8: write your sentence anew, or delete it"
+        ) from None
+    n_tokens = len(tokenizer.encode(sentence))
+    if not 12 <= n_tokens <= 24:
+        raise ValueError(
+            f"the sentence in {path.resolve()} has {n_tokens} tokens, but the notebooks want 12 to 24: "
+            f"write a {'longer' if n_tokens < 12 else 'shorter'} one, or delete the file"
+        )
+    print(f"the sentence that travels, from {path}: {sentence}")
+    return sentence
+
+
+def held_out_text() -> str:
+    """The beginning of a book that neither tiny nor its tokenizer has read; see data/README.md."""
+    return (data_directory() / "tiny-llama3" / "held_out.txt").read_text(encoding="utf-8")
+
+
+def held_out_ids(
+    model: Transformer, tokenizer: Tokenizer, windows: int = 8, length: int = 256
+) -> Int[Tensor, "windows length"]:
+    """The held-out text in rows that follow on each other, begin-of-text before each, on the model's device."""
+    ids = tokenizer.encode(held_out_text())[: windows * (length - 1)]
+    rows = torch.tensor(ids).view(windows, length - 1)
+    return F.pad(rows, (1, 0), value=tokenizer.bos_id).to(model.norm.weight.device)
+
+
+def ids_of(text: str, model: Transformer, tokenizer: Tokenizer) -> Int[Tensor, "1 seq"]:
+    """Begin-of-text and the tokens of `text`, on the model's device."""
+    return torch.tensor([tokenizer.encode(text, bos=True)], device=model.norm.weight.device)
+
+
+def words_of(ids: Int[Tensor, "1 seq"], tokenizer: Tokenizer) -> list[str]:
+    """What a figure calls each token: "BOS", then the text of each, its space included."""
+    return ["BOS", *(tokenizer.decode([token]) for token in ids[0, 1:].tolist())]
 
 
 def real_model(checkpoint: str = "") -> tuple[Transformer, Tokenizer] | None:
@@ -94,7 +149,8 @@ def show_source(*objects: Callable) -> None:
 
 
 def show_table(rows: Iterable[Sequence], header: Sequence[str], caption: str = "") -> None:
-    """Display rows as a table; numbers are grouped in thousands and stand right."""
+    """Display rows as a table: numbers are grouped in thousands and stand right, names in front stand left."""
+    rows = [list(row) for row in rows]
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in (*cells, list(header))) for i in range(len(header))]
     plain = "\n".join(
@@ -103,8 +159,14 @@ def show_table(rows: Iterable[Sequence], header: Sequence[str], caption: str = "
         )
         for row in (list(header), *cells)
     )
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in cells)
+    left = ' style="text-align: left"' if any(isinstance(row[0], str) for row in rows) else ""
+    head = _in_tags("th", left, header)
+    body = "".join(f"<tr>{_in_tags('td', left, row)}</tr>" for row in cells)
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     markup = f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
     display({"text/html": markup, "text/plain": plain}, raw=True)
+
+
+def _in_tags(tag: str, first_style: str, cells: Sequence[str]) -> str:
+    first, *others = (html.escape(cell) for cell in cells)
+    return f"<{tag}{first_style}>{first}</{tag}>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in others)

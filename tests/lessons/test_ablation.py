@@ -175,11 +175,16 @@ def test_each_feed_forward_is_its_formula(name):
     ff = randomize(make(feed_forward=name)).layers[0].feed_forward
     x = torch.randn(2, 7, 24)
     up = x @ ff.w_up.weight.T
-    if name in ("SwiGLU", "bilinear"):
-        gate = x @ ff.w_gate.weight.T
-        hidden = up * gate * (gate.sigmoid() if name == "SwiGLU" else 1)
-    else:
-        hidden = up.clamp(min=0) if name == "ReLU" else up * (1 + torch.erf(up / math.sqrt(2))) / 2
+    curves = {
+        "SwiGLU": lambda x: x * x.sigmoid(),
+        "ReLU": lambda x: x.clamp(min=0),
+        "GELU": lambda x: x * (1 + torch.erf(x / math.sqrt(2))) / 2,
+        "bilinear": lambda x: x,
+        "GLU": lambda x: 1 / (1 + (-x).exp()),
+    }
+    curves |= {"ReGLU": curves["ReLU"], "GEGLU": curves["GELU"]}
+    gated = name not in ("ReLU", "GELU")
+    hidden = curves[name](x @ ff.w_gate.weight.T) * up if gated else curves[name](up)
     torch.testing.assert_close(ff(x), hidden @ ff.w_down.weight.T, rtol=0, atol=1e-5)
 
 
@@ -188,7 +193,7 @@ def test_feed_forwards_have_equal_parameters(hidden_dim, difference):
     """An odd width cannot be halved: one row and one column less in each of the two layers."""
     settings = dataclasses.replace(SMALL, hidden_dim=hidden_dim)
     counts = {name: n_params(settings, feed_forward=name) for name in GROUPS["feed_forward"]}
-    assert counts["bilinear"] == counts["SwiGLU"]
+    assert counts["bilinear"] == counts["GLU"] == counts["ReGLU"] == counts["GEGLU"] == counts["SwiGLU"]
     assert counts["ReLU"] == counts["GELU"] == counts["SwiGLU"] - difference
     assert len({n_params(Settings(), feed_forward=name) for name in GROUPS["feed_forward"]}) == 1
 

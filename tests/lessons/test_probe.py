@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from conftest import randomize, shrink
 
 import decoding_llama3 as dl
+from decoding_llama3.inference.quantize import int8_twin
 from decoding_llama3.lessons import probe
 
+SCALING = dl.LlamaConfig.from_preset("llama3.1-8b").rope_scaling
 TOKENS = torch.tensor([[7, 1, 200, 33, 33, 90, 2]])
 ROWS = torch.tensor([[7, 1, 200, 33, 33], [5, 319, 0, 14, 90]])
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
@@ -187,3 +189,60 @@ def test_it_works_on_tiny():
     tokenizer = dl.load_tokenizer("tiny")
     tokens = torch.tensor([tokenizer.encode("The king had a golden bird", bos=True)])
     assert len(probe.attention_weights(dl.load_model("tiny", dtype=torch.float32), tokens)) == 6
+
+
+def test_the_loss_is_the_mean_over_all_rows(model):
+    expected = F.cross_entropy(model(ROWS)[:, :-1].flatten(0, 1), ROWS[:, 1:].flatten())
+    assert probe.loss_of(model, ROWS) == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"rope_theta": 300.0}, {"norm_eps": 0.3}, {"rope_scaling": SCALING}, {"n_heads": 24, "n_kv_heads": 6}],
+)
+def test_under_another_configuration_the_weights_are_those_of_that_model(model, changes):
+    before = model(TOKENS)
+    other = dl.Transformer(dataclasses.replace(model.config, **changes))
+    other.load_state_dict(model.state_dict())
+    with probe.configured(model, **changes):
+        torch.testing.assert_close(model(TOKENS), other(TOKENS), rtol=0, atol=0)
+    torch.testing.assert_close(model(TOKENS), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("changes", "words"), [({"dim": 8}, "dim shapes"), ({"n_heads": 6}, "another shape")])
+def test_a_configuration_of_another_shape_is_refused(model, changes, words):
+    before = model.config
+    with pytest.raises(ValueError, match=words), probe.configured(model, **changes):
+        pass
+    assert model.config is before
+
+
+def test_what_reads_zeros_writes_zeros(model):
+    silent, before = copy.deepcopy(model), model(TOKENS)
+    silent.layers[1].feed_forward.w_down.weight.data.zero_()
+    names = probe.names_of(model, "feed_forward.w_down")
+    with probe.intercepted(model, names[1:2], torch.zeros_like):
+        torch.testing.assert_close(model(TOKENS), silent(TOKENS), rtol=0, atol=0)
+    with pytest.raises(RuntimeError, match="stop"), probe.intercepted(model, names, torch.zeros_like):
+        raise RuntimeError("stop")
+    torch.testing.assert_close(model(TOKENS), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("scaling", [None, SCALING])
+def test_pairs_turn_as_fast_as_is_said(model, scaling):
+    with probe.configured(model, rope_scaling=scaling):
+        cosine, sine = model._rotation(torch.tensor([1])).unbind(-1)
+        torch.testing.assert_close(probe.pair_speeds(model), torch.atan2(sine, cosine)[0], **CLOSE)
+
+
+def test_a_matrix_is_told_in_full_even_from_int8(model):
+    wk = model.layers[0].attention.wk
+    torch.testing.assert_close(probe.matrix(wk), wk.weight.detach())
+    twin = int8_twin(wk)
+    torch.testing.assert_close(probe.matrix(twin), twin(torch.eye(model.config.dim)).T, **CLOSE)
+
+
+def test_only_the_blocks_asked_for_change_places():
+    deep = randomize(dl.Transformer(dataclasses.replace(shrink("llama3-8b"), n_layers=4)))
+    every = probe.layer_swap(deep, TOKENS)
+    torch.testing.assert_close(probe.layer_swap(deep, TOKENS, [0, 2, 3]), every[[0, 2, 3]][:, [0, 2, 3]], **CLOSE)

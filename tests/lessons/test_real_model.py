@@ -1,7 +1,9 @@
-"""Section 'On the real model' of every part, on a checkpoint that is shaped otherwise than tiny in every way."""
+"""Every part as a whole, with a reader's own sentence and a checkpoint of his own.
 
-import ast
-import json
+The checkpoint is shaped otherwise than tiny in every way, holds bfloat16, and lies on a device that is not the CPU
+(`another_device`): what a look at it forgets to bring there, or back, is seen here.
+"""
+
 import re
 import shutil
 from pathlib import Path
@@ -9,12 +11,26 @@ from pathlib import Path
 import nbformat
 import pytest
 import torch
+from another_device import PretendingMode, send_away
 from nbclient import NotebookClient
 
 import decoding_llama3 as dl
 from decoding_llama3.inference.checkpoint import checkpoint_directory, save_huggingface
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+SENTENCE = "The old woman told her three daughters that the well in the garden would sing at midnight"
+ELSEWHERE = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from another_device import PretendingMode, send_away
+
+def real_model_elsewhere(checkpoint="", load=show.real_model):
+    model, tokenizer = load(checkpoint)
+    PretendingMode().__enter__()
+    return send_away(model.bfloat16()), tokenizer
+
+show.real_model = real_model_elsewhere
+"""
 
 
 @pytest.fixture(scope="module")
@@ -39,48 +55,46 @@ def checkpoint(tmp_path_factory):
     return folder
 
 
-def parsed(source: str) -> ast.Module:
-    return ast.parse(re.sub(r"^(\s*)%.*", r"\1pass", source, flags=re.MULTILINE))
-
-
-def names_used(source: str) -> set[str]:
-    return {node.id for node in ast.walk(parsed(source)) if isinstance(node, ast.Name)}
-
-
-def names_made(source: str) -> set[str]:
-    made = set()
-    for node in parsed(source).body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            made.add(node.name)
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            made |= {(alias.asname or alias.name).split(".")[0] for alias in node.names}
-        else:
-            names = (n for n in ast.walk(node) if isinstance(n, ast.Name))
-            made |= {name.id for name in names if isinstance(name.ctx, ast.Store)}
-    return made
-
-
-def section(path: Path) -> list[str]:
-    """The cell on the real model, behind those cells alone that make what it uses."""
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    (last,) = (i for i, source in enumerate(sources) if "show.real_model(" in source)
-    chosen, needed = [sources[last]], names_used(sources[last])
-    for source in reversed(sources[:last]):
-        if names_made(source) & needed:
-            chosen.insert(0, source)
-            needed |= names_used(source)
-    return chosen
+def code_of(notebook) -> list[str]:
+    return [cell.source for cell in notebook.cells if cell.cell_type == "code"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_the_section_runs_on_a_checkpoint_of_another_shape(path, checkpoint, monkeypatch):
+def test_every_look_of_a_part_is_taken_at_the_real_model(path):
+    code = code_of(nbformat.read(path, 4))
+    (section,) = (source for source in code if "show.real_model(" in source)
+    looks = re.findall(r"^def (look_at_\w+)\(model, tokenizer\)", "\n".join(code), flags=re.MULTILINE)
+    assert len(looks) >= 3
+    assert [look for look in looks if look not in section] == []
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_part_runs_with_another_sentence_and_another_model(path, checkpoint, monkeypatch, tmp_path):
     monkeypatch.setenv("DECODING_LLAMA3_CHECKPOINT", str(checkpoint))
-    cells = [nbformat.v4.new_code_cell(source) for source in section(path)]
-    notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    outputs = notebook.cells[-1].outputs
-    text = "".join(output.get("text", "") for output in outputs)
-    assert f"{checkpoint} (" in text
-    assert f"{dl.load_model(checkpoint, dtype=torch.float32).config.n_params:,} parameters" in text
-    assert any("image/png" in output.get("data", {}) for output in outputs)
+    (tmp_path / "opening.txt").write_text(SENTENCE, encoding="utf-8")
+    notebook = nbformat.read(path, 4)
+    (set_up,) = (i for i, cell in enumerate(notebook.cells) if "show.set_up()" in cell.source)
+    notebook.cells.insert(set_up + 1, nbformat.v4.new_code_cell(ELSEWHERE))
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    assert SENTENCE in notebook.cells[set_up].outputs[0].text
+    (section,) = (cell for cell in notebook.cells if "show.real_model(" in cell.source)
+    text = "".join(output.get("text", "") for output in section.outputs)
+    assert f"{checkpoint} ({dl.load_model(checkpoint).config.n_params:,} parameters)" in text
+    pictures = [output for output in section.outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) >= section.source.count("look_at_")
+
+
+def test_the_device_refuses_what_a_gpu_refuses(model):
+    model = send_away(model)
+    with PretendingMode():
+        there = torch.arange(3, device=model.norm.weight.device)
+        assert there.device.type == "cuda"
+        for mistake in (lambda: there + torch.ones(3), lambda: model(torch.tensor([[1, 2]]))):
+            with pytest.raises(RuntimeError, match="on cuda:0 and on cpu"):
+                mistake()
+        with pytest.raises(TypeError, match=r"Tensor\.cpu"):
+            there.numpy()
+        assert (there.cpu() + torch.ones(3)).tolist() == [1, 2, 3]
+        assert model(there[None]).device.type == "cuda"

@@ -41,6 +41,7 @@ def test_answers_are_marked_one_by_one(stem, shown):
     assert shown[0].endswith(f"*Right: {first.why}.*")
     assert shown[1].endswith(f"*No: {second.why}.*")
     assert shown[2].endswith("*(open)*")
+    assert not any("?:" in line for line in shown)
     assert all(text in line for line, question in zip(shown, questions, strict=True) for text in question.options)
 
 

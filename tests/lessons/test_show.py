@@ -47,18 +47,55 @@ def test_a_table_groups_thousands_and_escapes(displayed):
     show.show_table([["<a>", 8030261248], ["b", "1.5 GB"]], ["name", "weights"], caption="Sizes & more")
     ((data, _),) = displayed
     assert data["text/plain"].splitlines() == ["name        weights", "<a>   8,030,261,248", "b            1.5 GB"]
-    assert "<td>&lt;a&gt;</td>" in data["text/html"]
+    assert '<td style="text-align: left">&lt;a&gt;</td><td>8,030,261,248</td>' in data["text/html"]
     assert "Sizes &amp; more" in data["text/html"]
 
 
-def test_set_up_says_what_runs_where(capsys, monkeypatch):
+def test_numbers_stand_right_in_the_first_column_too(displayed):
+    show.show_table([[1, 2], [30, 4]], ["blocks", "heads"])
+    ((data, _),) = displayed
+    assert "left" not in data["text/html"]
+
+
+def test_set_up_says_what_runs_where(capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     with torch.random.fork_rng():
-        model, tokenizer = show.set_up()
+        model, tokenizer, opening = show.set_up()
         torch.set_grad_enabled(True)
+    assert opening == show.OPENING
     assert model.config == dl.LlamaConfig.from_preset("tiny")
     assert tokenizer.n_vocab == model.config.vocab_size
     out = capsys.readouterr().out
     assert out == f"tiny (5,573,888 parameters) on cpu in float32, torch {torch.__version__}\n"
+
+
+def test_a_readers_own_sentence_travels_in_place_of_ours(tmp_path, capsys):
+    path = tmp_path / "opening.txt"
+    path.write_text("Es war einmal\n  ein König ", encoding="utf-8")  # 14 tokens of tiny's
+    assert show.read_opening(dl.load_tokenizer("tiny"), path) == "Es war einmal ein König"
+    assert "Es war einmal ein König" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("content", "words"), [(b"", "a longer one"), (b"a bird " * 20, "a shorter one"), (b"\xff\xfe", "UTF-8")]
+)
+def test_a_sentence_that_does_not_fit_is_refused(tmp_path, content, words):
+    path = tmp_path / "opening.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        show.read_opening(dl.load_tokenizer("tiny"), path)
+
+
+def test_ids_and_words_stand_side_by_side(another_checkpoint):
+    model, tokenizer = dl.load_model(another_checkpoint), dl.load_tokenizer("tiny")
+    ids = show.ids_of("the golden bird", model, tokenizer)
+    assert ids.tolist() == [tokenizer.encode("the golden bird", bos=True)]
+    assert ids.device == model.norm.weight.device
+    assert show.words_of(ids, tokenizer) == ["BOS", "the", " golden", " bird"]
+
+
+def test_the_held_out_text_is_where_the_evaluation_began():
+    assert show.held_out_text().startswith("But Lionel had got the gold clasps undone")
 
 
 def test_a_prediction_is_marked_by_its_factor_either_way():

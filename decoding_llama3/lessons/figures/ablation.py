@@ -10,7 +10,9 @@ from matplotlib.figure import Figure
 from decoding_llama3.lessons import style
 from decoding_llama3.lessons.ablation import Curves
 
-_COLOURS = (style.PREDICTION, style.FEED_FORWARD, style.QUERY, style.VALUE)  # the first is Llama 3's own part
+_COLOURS = (  # the first is Llama 3's own part
+    style.PREDICTION, style.FEED_FORWARD, style.QUERY, style.VALUE, style.GATE, style.NEUTRAL, style.KEY,
+)  # fmt: skip
 
 
 def draw_curves(

@@ -66,8 +66,8 @@ def draw_head_scores(scores: Mapping[str, Float[Tensor, "layers heads"]], title:
     for ax, (kind, values) in zip(axes, scores.items(), strict=True):
         image = ax.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
         ax.set_title(kind, fontsize=12, fontweight="normal")
-        ax.set_xticks(range(values.shape[1]))
-        ax.set_yticks(range(values.shape[0]))
+        ax.set_xticks(range(0, values.shape[1], 1 + values.shape[1] // 12))
+        ax.set_yticks(range(0, values.shape[0], 1 + values.shape[0] // 12))
         ax.set_xlabel("query head")
         layer, head = divmod(values.argmax().item(), values.shape[1])
         dark = values[layer, head] < 0.6
@@ -113,7 +113,7 @@ def draw_repeat(weights: Float[Tensor, "seq seq"], period: int, title: str) -> F
 def draw_kv_overlap(
     keys: Float[Tensor, " layers"], values: Float[Tensor, " layers"], same: float, chance: float
 ) -> Figure:
-    """How much of what one KV head reads the other reads too, by block, with both ends of the scale marked."""
+    """How much of what one KV head reads another reads too, by block, with both ends of the scale marked."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
     layers = range(len(keys))
     for overlaps, colour, name in ((keys, style.KEY, "keys"), (values, style.VALUE, "values")):
@@ -127,11 +127,11 @@ def draw_kv_overlap(
     ax.text(0, chance - 0.02, f"chance, {chance:.3f}", va="top", color="dimgrey")
     ax.set_ylim(0, 1.05 * same)
     ax.set_xlim(-0.2, len(keys) - 0.4)
-    ax.set_xticks(layers)
+    ax.set_xticks(layers[:: 1 + len(layers) // 20])
     ax.set_xlabel("block")
-    ax.set_ylabel("overlap of the two KV heads")
+    ax.set_ylabel("overlap of two KV heads")
     most = torch.cat((keys, values)).max()
-    ax.set_title(f"The two KV heads are no copies: they share {most:.0%} of what they read at most")
+    ax.set_title(f"The KV heads are no copies: two share {most:.0%} of what they read at most")
     return figure
 
 

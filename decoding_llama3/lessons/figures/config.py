@@ -1,5 +1,6 @@
 """Part 2 - the figures of the configuration: arrays in, a figure out."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -56,16 +57,18 @@ def draw_spectra(panels: Mapping[str, Mapping[str, Float[Tensor, " directions"]]
     return figure
 
 
-def draw_heads(rise: Float[Tensor, "blocks heads"], together: Sequence[float], title: str) -> Figure:
+def draw_heads(
+    rise: Float[Tensor, "blocks heads"], together: Sequence[float], blocks: Sequence[int], title: str
+) -> Figure:
     """Rise of the loss without one query head (grid) and without all heads of a block (bars)."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.0), width_ratios=(2, 1), sharey=True)
     limit = max(0.1, rise.abs().max().item())
     image = left.imshow(rise, cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-    for block, row in enumerate(rise.tolist()):
+    for block, row in enumerate(rise.tolist() if rise.shape[1] <= 12 else []):  # more numbers find no room
         for head, value in enumerate(row):
             left.text(head, block, f"{round(value, 2) + 0:+.2f}", ha="center", va="center", fontsize=11)
-    left.set_xticks(range(rise.shape[1]))
-    left.set_yticks(range(len(rise)), [f"block {i}" for i in range(len(rise))])
+    left.set_xticks(range(0, rise.shape[1], 1 + rise.shape[1] // 12))
+    left.set_yticks(range(len(rise)), [f"block {i}" for i in blocks])
     left.set_xlabel("without this one query head")
     figure.colorbar(image, ax=left, label="rise of the loss (nats a token)", location="left", pad=0.16)
     right.barh(range(len(together)), together, color=style.QUERY)
@@ -87,6 +90,67 @@ def draw_width(kept: Sequence[int], losses: Sequence[float], trained: float, tit
     ax.set_xticks(kept, [str(k) for k in kept])
     ax.set_ylim(trained - 0.12 * (losses[0] - trained), None)
     ax.set(xlabel="directions of the residual stream that are kept", ylabel="loss (nats a token)", title=title)
+    return figure
+
+
+def draw_fields(sweeps: Mapping[str, Mapping[float, float]], trained: Mapping[str, float], title: str) -> Figure:
+    """Loss of the same weights under other values of fields that stand in no matrix, a panel a field.
+
+    `sweeps` gives each field's losses by value; the values with which the model was `trained` are marked.
+    """
+    figure, axes = plt.subplots(1, len(sweeps), figsize=(style.WIDTH, 3.8), sharey=True)
+    for ax, (field, losses) in zip(axes, sweeps.items(), strict=True):
+        values, at = list(losses), trained[field]
+        ax.plot(values, list(losses.values()), "o-", color=style.RESIDUAL)
+        ax.plot(at, losses[at], "o", color=style.PREDICTION, markersize=10)
+        ax.annotate(
+            f"trained: {at:,.0f}" if at >= 1 else f"trained: {at:g}",
+            (at, losses[at]), (0, -12), textcoords="offset points", ha="center", va="top",
+        )  # fmt: skip
+        ax.set_xscale("log", base=2 if isinstance(at, int) else 10)
+        if isinstance(at, int):
+            ax.set_xticks(values, [str(value) for value in values])
+        ax.set_xlabel(field)
+    low, high = min(min(losses.values()) for losses in sweeps.values()), axes[0].get_ylim()[1]
+    axes[0].set_ylim(low - 0.15 * (high - low), high)
+    axes[0].set_ylabel("loss (nats a token)")
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+    return figure
+
+
+def draw_context(context: Sequence[int], losses: Sequence[float], trained: int, title: str) -> Figure:
+    """Loss of the same tokens with more and more text before them, and the length of context trained on."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+    ax.plot(range(len(context)), losses, "o-", color=style.PREDICTION)
+    ax.set_xticks(range(len(context)), [f"{tokens:,}" for tokens in context])
+    within = [tokens <= trained for tokens in context]
+    if not all(within):
+        ax.axvspan(sum(within) - 0.5, len(context) - 0.5, color=style.KEY, alpha=0.2, linewidth=0)
+        ax.text(len(context) - 0.55, min(losses), f"beyond {trained:,}", ha="right", va="bottom")
+    ax.set_xlim(-0.5, len(context) - 0.5)
+    ax.set(xlabel="tokens before the window", ylabel="loss (nats a token)", title=title)
+    return figure
+
+
+def draw_vocabulary(
+    borders: Sequence[int], shares: Sequence[float], losses: Sequence[float], title: str
+) -> Figure:
+    """Tokens in groups by id, the most frequent first: share of the text, and mean loss of each group."""
+    figure, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 4.0))
+    names = [f"{low:,} to {high:,}" for low, high in itertools.pairwise(borders)]
+    for ax, values, colour, label in (
+        (axes[0], [100 * share for share in shares], style.NEUTRAL, "share of the text (%)"),
+        (axes[1], losses, style.PREDICTION, "loss (nats a token)"),
+    ):
+        ax.barh(names, values, color=colour)
+        for row, value in enumerate(values):
+            ax.text(value, row, f" {value:.0f}" if ax is axes[0] else f" {value:.1f}", va="center")
+        ax.invert_yaxis()
+        ax.set_xlim(0, 1.15 * max(values))
+        ax.set_xlabel(label)
+    axes[0].set_ylabel("token ids")
+    axes[1].set_yticks([])
+    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
 

@@ -81,14 +81,15 @@ def draw_deleted(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
     for shift, (name, values) in zip((-0.2, 0.2), losses.items(), strict=True):
         x = [i + shift for i in range(len(values))]
         ax.bar(x, values, width=0.38, color=colours[name])
-        for at, value in zip(x, values, strict=True):
+        for at, value in zip(x, values, strict=True) if len(values) <= 12 else ():
             ax.text(at, max(value, 0), f"{value:+.2f}", ha="center", va="bottom", fontsize=11, color=colours[name])
     for i, name in enumerate(losses):
         ax.text(
             0.98, 0.9 - 0.09 * i, f"without the {name}", color=colours[name], ha="right", transform=ax.transAxes
         )
     ax.axhline(0, color="lightgrey", linewidth=1)
-    ax.set_xticks(range(len(values)), [f"block {i}" for i in range(len(values))])
+    shown = range(0, len(values), 1 + len(values) // 12)
+    ax.set_xticks(shown, [f"block {i}" for i in shown])
     ax.set(ylabel="rise of the loss (nats a token)", title=title)
     return figure
 

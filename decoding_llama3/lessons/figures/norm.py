@@ -63,6 +63,7 @@ def draw_weights(weights: Mapping[str, Float[Tensor, " dim"]], title: str) -> Fi
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
     generator = torch.Generator().manual_seed(0)
     for i, (name, values) in enumerate(weights.items()):
+        values = values[:: -(-len(values) // 512)]  # more dots than that only fill the column
         spread = i + 0.5 * (torch.rand(len(values), generator=generator) - 0.5)
         colour = style.QUERY if "attention" in name else style.FEED_FORWARD if "feed" in name else "black"
         ax.plot(spread, values, ".", color=colour, alpha=0.4, markersize=4)
@@ -71,7 +72,8 @@ def draw_weights(weights: Mapping[str, Float[Tensor, " dim"]], title: str) -> Fi
     ax.text(len(weights) - 0.5, 1, " start", va="center", color="dimgrey")
     ax.text(0.01, 0.95, "read by attention", color=style.QUERY, transform=ax.transAxes, va="top")
     ax.text(0.01, 0.88, "read by feed-forward", color=style.FEED_FORWARD, transform=ax.transAxes, va="top")
-    ax.set_xticks(range(len(weights)), list(weights), rotation=40, ha="right")
+    every = -(-len(weights) // 20)
+    ax.set_xticks(range(0, len(weights), every), list(weights)[::every], rotation=40, ha="right")
     ax.set(ylabel="learned weight of a feature", title=title, xlim=(-0.7, len(weights) + 0.1))
     return figure
 
@@ -99,7 +101,8 @@ def draw_share(
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
     image = ax.imshow(shares, cmap=style.SEQUENTIAL, vmin=0, aspect="auto")
     ax.set_xticks(range(len(tokens)), tokens, rotation=40, ha="right")
-    ax.set_yticks(range(len(names)), names)
+    every = -(-len(names) // 20)
+    ax.set_yticks(range(0, len(names), every), names[::every])
     ax.set(xlabel="token", ylabel="the residual stream", title=title)
     figure.colorbar(image, ax=ax, label="share of the squared length")
     return figure

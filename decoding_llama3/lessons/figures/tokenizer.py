@@ -146,7 +146,7 @@ def draw_norms(
         )
     ax.set_ylim(0, 1.1 * top)
     ax.set_xlim(-20, len(norms) + 20)
-    ax.set_xticks(range(0, len(norms), 1000))
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     ax.set_xlabel("token id")
     ax.set_ylabel("length of the embedding")
     ax.set_title(title)

@@ -54,18 +54,24 @@ def draw_depth_loss(losses: Sequence[float], title: str) -> Figure:
     """Loss, in nats a token, of the prediction read off the residual stream after each block."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     ax.plot(losses, color=style.PREDICTION, marker="o")
-    for depth, loss in enumerate(losses):
-        ax.annotate(f"{loss:.1f}", (depth, loss), xytext=(0, 9), textcoords="offset points", ha="center")
-    ax.set_xticks(range(len(losses)), [f"block {i}" for i in range(len(losses))])
+    shown = range(0, len(losses), 1 + len(losses) // 12)
+    for depth in shown:
+        told = f"{losses[depth]:.1f}"
+        ax.annotate(told, (depth, losses[depth]), xytext=(0, 9), textcoords="offset points", ha="center")
+    ax.set_xticks(shown, [f"block {i}" for i in shown])
     ax.set_ylim(0, 1.15 * max(losses))
     ax.set(xlabel="residual stream after", ylabel="loss (nats a token)", title=title)
     return figure
 
 
 def draw_lens(
-    words: Sequence[Sequence[str]], probabilities: Float[Tensor, "depths seq"], tokens: Sequence[str], title: str
+    words: Sequence[Sequence[str]],
+    probabilities: Float[Tensor, "depths seq"],
+    tokens: Sequence[str],
+    blocks: Sequence[int],
+    title: str,
 ) -> Figure:
-    """The word read off the residual stream at each depth (rows) behind each token (columns)."""
+    """The word read off the residual stream after each of `blocks` (rows) behind each token (columns)."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
     image = ax.imshow(probabilities, cmap="Greys", vmin=0, vmax=1, aspect="auto")
     for depth, row in enumerate(words):
@@ -74,7 +80,7 @@ def draw_lens(
             word = word if len(word) < 8 else f"{word[:6]}…"
             ax.text(i, depth, word.replace("\n", "⏎"), ha="center", va="center", fontsize=11, color=ink)
     ax.set_xticks(range(len(tokens)), tokens, rotation=35, ha="right")
-    ax.set_yticks(range(len(words)), [f"block {i}" for i in range(len(words))])
+    ax.set_yticks(range(len(words)), [f"block {i}" for i in blocks])
     ax.set(xlabel="behind the token", ylabel="read off after", title=title)
     figure.colorbar(image, ax=ax, label="probability", location="bottom", shrink=0.4, aspect=30)
     return figure
@@ -98,7 +104,8 @@ def draw_stream(names: Sequence[str], stream: Sequence[float], writes: Sequence[
         va="bottom",
         color="#5F5F5F",
     )
-    ax.set_xticks(list(x), [_label(n) for n in names], rotation=40, ha="right")
+    every = -(-len(names) // 20)
+    ax.set_xticks(x[::every], [_label(n) for n in names[::every]], rotation=40, ha="right")
     ax.text(0.01, 0.93, "attention writes", color=style.QUERY, transform=ax.transAxes)
     ax.text(0.01, 0.85, "feed-forward writes", color=style.FEED_FORWARD, transform=ax.transAxes)
     ax.set(ylabel="root mean square", title=title)
@@ -131,12 +138,14 @@ def draw_contributions(names: Sequence[str], values: Sequence[float], word: str,
     return figure
 
 
-def draw_surgery(deleted: Sequence[float], swapped: Float[Tensor, "layers layers"], title: str) -> Figure:
-    """Rise of the loss when a block is left out, and when two change places."""
+def draw_surgery(
+    deleted: Sequence[float], swapped: Float[Tensor, "layers layers"], blocks: Sequence[int], title: str
+) -> Figure:
+    """Rise of the loss when a block is left out, and when two of `blocks` change places."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.2), width_ratios=(1, 1.15))
     left.bar(range(len(deleted)), deleted, color=style.PREDICTION)
-    for i, value in enumerate(deleted):
-        left.annotate(f"+{value:.1f}", (i, value), xytext=(0, 3), textcoords="offset points", ha="center")
+    for i, value in enumerate(deleted if len(deleted) <= 12 else ()):
+        left.annotate(f"{value:+.1f}", (i, value), xytext=(0, 3), textcoords="offset points", ha="center")
     left.set(xlabel="block left out", ylabel="rise of the loss (nats a token)")
     image = right.imshow(swapped, cmap=style.SEQUENTIAL, vmin=0)
     for i in range(len(swapped)):
@@ -144,6 +153,8 @@ def draw_surgery(deleted: Sequence[float], swapped: Float[Tensor, "layers layers
             if i != j:
                 ink = "white" if swapped[i, j] < 0.6 * swapped.max() else "black"
                 right.text(j, i, f"{swapped[i, j]:.1f}", ha="center", va="center", color=ink, fontsize=11)
+    for set_ticks in (right.set_xticks, right.set_yticks):
+        set_ticks(range(len(blocks)), [str(i) for i in blocks])
     right.set(xlabel="this block ...", ylabel="... changes places with this one")
     figure.colorbar(image, ax=right, label="rise of the loss (nats a token)", shrink=0.85)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
