@@ -5,6 +5,7 @@ import html
 import inspect
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -149,17 +150,12 @@ def show_source(*objects: Callable) -> None:
 
 
 def show_table(rows: Iterable[Sequence], header: Sequence[str], caption: str = "") -> None:
-    """Display rows as a table: numbers are grouped in thousands and stand right, names in front stand left."""
-    rows = [list(row) for row in rows]
+    """Display rows as a table: numbers are grouped in thousands and stand right, words stand left."""
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[i]) for row in (*cells, list(header))) for i in range(len(header))]
-    plain = "\n".join(
-        "  ".join(
-            cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in (list(header), *cells)
-    )
-    left = ' style="text-align: left"' if any(isinstance(row[0], str) for row in rows) else ""
+    columns = list(zip(*cells, strict=True)) or [()] * len(header)
+    left = [not all(map(_is_number, column)) for column in columns]
+    widths = [max(map(len, (name, *column))) for name, column in zip(header, columns, strict=True)]
+    plain = "\n".join(_in_line(row, left, widths) for row in (header, *cells))
     head = _in_tags("th", left, header)
     body = "".join(f"<tr>{_in_tags('td', left, row)}</tr>" for row in cells)
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
@@ -167,6 +163,19 @@ def show_table(rows: Iterable[Sequence], header: Sequence[str], caption: str = "
     display({"text/html": markup, "text/plain": plain}, raw=True)
 
 
-def _in_tags(tag: str, first_style: str, cells: Sequence[str]) -> str:
-    first, *others = (html.escape(cell) for cell in cells)
-    return f"<{tag}{first_style}>{first}</{tag}>" + "".join(f"<{tag}>{cell}</{tag}>" for cell in others)
+def _is_number(cell: str) -> bool:
+    """Whether a cell is a number, alone or with its unit."""
+    unit = r"%|x|s|ms|[A-Z]\w*|· 10\S*"
+    return not cell or bool(re.fullmatch(rf"[+−-]?(nan|inf|\d[\d.,]*(e[+-]?\d+)?)( ?({unit}))?", cell))
+
+
+def _in_line(cells: Sequence[str], left: Sequence[bool], widths: Sequence[int]) -> str:
+    padded = (
+        cell.ljust(n) if at_left else cell.rjust(n) for cell, at_left, n in zip(cells, left, widths, strict=True)
+    )
+    return "  ".join(padded).rstrip()
+
+
+def _in_tags(tag: str, left: Sequence[bool], cells: Sequence[str]) -> str:
+    styles = (' style="text-align: left"' if at_left else "" for at_left in left)
+    return "".join(f"<{tag}{style}>{html.escape(cell)}</{tag}>" for style, cell in zip(styles, cells, strict=True))

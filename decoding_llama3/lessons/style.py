@@ -20,6 +20,7 @@ MODEL_COLOURS = {
     "tiny": PREDICTION,
     "Llama 2 7B": "#56B4E9",
     "Mistral 7B": "#E69F00",
+    "Gemma 7B": "#009E73",
     "Llama 3 8B": "#0072B2",
     "Llama 3 70B": "#D55E00",
     "Llama 3.1 405B": "#CC79A7",

@@ -51,10 +51,27 @@ def test_a_table_groups_thousands_and_escapes(displayed):
     assert "Sizes &amp; more" in data["text/html"]
 
 
-def test_numbers_stand_right_in_the_first_column_too(displayed):
-    show.show_table([[1, 2], [30, 4]], ["blocks", "heads"])
+@pytest.mark.parametrize(
+    ("column", "at_left"),
+    [
+        ((1, 30), False),
+        (("+0.10", "-1.5", "nan"), False),
+        (("8.41 GB", "0.5 GiB", "12%", "161 · 10⁹", "2.5 x", ""), False),
+        (("1 block", "2 blocks"), True),
+        (("2, mean", "1, mean"), True),
+        (("7", "none"), True),
+    ],
+)
+def test_words_stand_left_and_numbers_right(displayed, column, at_left):
+    show.show_table([["a", cell] for cell in column], ["name", "value"])
     ((data, _),) = displayed
-    assert "left" not in data["text/html"]
+    assert data["text/html"].count("text-align: left") == (1 + at_left) * (1 + len(column))
+
+
+def test_a_table_may_be_empty(displayed):
+    show.show_table([], ["name", "value"])
+    ((data, _),) = displayed
+    assert data["text/plain"] == "name  value"
 
 
 def test_set_up_says_what_runs_where(capsys, monkeypatch, tmp_path):

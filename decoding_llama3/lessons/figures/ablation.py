@@ -68,7 +68,8 @@ def _label_ends(ax: Axes, step: int, ends: Mapping[str, tuple[float, str]]) -> N
 
 
 def _finish_columns(ax: Axes, ends: Mapping[str, tuple[float, str]]) -> None:
-    ax.set_xticks(range(len(ends)), list(ends), rotation=25, ha="right", rotation_mode="anchor")
+    turned = 25 if len(ends) <= 4 else 55
+    ax.set_xticks(range(len(ends)), list(ends), rotation=turned, ha="right", rotation_mode="anchor")
     for tick, (_, colour) in zip(ax.get_xticklabels(), ends.values(), strict=True):
         tick.set_color(colour)
     ax.set_xlim(-0.5, len(ends) - 0.5)

@@ -137,7 +137,7 @@ def draw_vocabulary(
 ) -> Figure:
     """Tokens in groups by id, the most frequent first: share of the text, and mean loss of each group."""
     figure, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 4.0))
-    names = [f"{low:,} to {high:,}" for low, high in itertools.pairwise(borders)]
+    names = [f"{low:,} to {high - 1:,}" for low, high in itertools.pairwise(borders)]
     for ax, values, colour, label in (
         (axes[0], [100 * share for share in shares], style.NEUTRAL, "share of the text (%)"),
         (axes[1], losses, style.PREDICTION, "loss (nats a token)"),

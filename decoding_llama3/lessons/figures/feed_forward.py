@@ -99,7 +99,8 @@ def draw_sparse(shares: Sequence[float], losses: Sequence[float], trained: float
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
     ax.plot([100 * share for share in shares], losses, "o-", color=style.FEED_FORWARD)
     ax.axhline(trained, color=style.RESIDUAL, linestyle="--", linewidth=1)
-    ax.text(100 * max(shares), trained, "all of them", ha="right", va="top", color="dimgrey")
+    ax.text(0, trained, "all of them", va="bottom", color="dimgrey")
+    ax.set_xlim(0, None)
     ax.set_ylim(trained - 0.12 * (max(losses) - trained), None)
     ax.set(xlabel="strongest hidden features that each token keeps (%)", ylabel="loss (nats a token)", title=title)
     return figure
@@ -112,11 +113,10 @@ def draw_stairs(
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.2))
     for (name, values), colour in zip(added.items(), (style.NEUTRAL, style.FEED_FORWARD), strict=True):
         ax.plot(dims, values, color=colour, linewidth=1.2)
-        start = values.index(max(values[: len(values) // 2]))
-        ax.text(dims[start] + 60, values[start], name, va="bottom", color=colour)
+        ax.text(dims[-1], 90 if colour == style.NEUTRAL else 80, name, ha="right", color=colour)
     for name, (dim, share) in marks.items():
         ax.plot(dim, share, "o", color="black")
         line = {"arrowstyle": "-", "color": "dimgrey"}
-        ax.annotate(f"{name}: {share:+.1f} %", (dim, share), (dim, share + 12), ha="center", arrowprops=line)
+        ax.annotate(f"{name}: {share:+.1f} %", (dim, share), (dim, share + 45), ha="center", arrowprops=line)
     ax.set(xlabel="dim", ylabel="added by rounding up (%)", title=title, ylim=(0, None))
     return figure

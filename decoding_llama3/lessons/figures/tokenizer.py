@@ -179,36 +179,40 @@ def label(token: bytes) -> str:
         return "".join(f"<{byte:02X}>" for byte in token)
 
 
-def draw_benchmarks(tables: Mapping[str, Mapping[str, Mapping[str, float]]], ours: str, title: str) -> Figure:
-    """A panel a table, a row a benchmark, a dot a model: per cent solved. `ours` is the model in colour."""
-    figure, axes = plt.subplots(1, len(tables), figsize=(style.WIDTH, 4.2), sharex=True)
-    greys = {"o": "#9A9A9A", "s": "#5A5A5A", "^": "black"}
+def draw_benchmarks(tables: Mapping[str, Mapping[str, Mapping[str, float]]], title: str) -> Figure:
+    """A panel a table, a row a benchmark, a dot a model: per cent solved."""
+    figure, axes = plt.subplots(1, len(tables), figsize=(style.WIDTH, 4.0), sharex=True)
+    models = next(iter(next(iter(tables.values())).values()))
+    markers = dict(zip(models, "Dosv"[: len(models)], strict=True))
     for ax, (name, table) in zip(axes, tables.items(), strict=True):
-        others = dict.fromkeys(model for row in table.values() for model in row if model != ours)
-        looks = dict(zip(others, list(greys.items())[: len(others)], strict=True))
         for y, row in enumerate(table.values()):
             ax.plot([min(row.values()), max(row.values())], [y, y], color="#DDDDDD", zorder=0)
-            ax.plot(row[ours], y, "D", color=LLAMA3, markersize=8, label=ours if y == 0 else None)
-            for model in others:
-                if model in row:
-                    marker, colour = looks[model]
-                    ax.plot(row[model], y, marker, color=colour, label=model if y == 0 else None)
+            for model, value in row.items():
+                ax.plot(value, y, markers[model], color=style.MODEL_COLOURS[model], markersize=8)
         ax.set_yticks(range(len(table)), list(table))
         ax.invert_yaxis()
         ax.set(xlim=(0, 100), xlabel="per cent", ylim=(len(table) - 0.4, -0.6))
         ax.set_title(name, fontsize=12, fontweight="normal")
-        ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.16), fontsize=11)
+    for i, model in enumerate(models):  # in the left panel, where the rows leave room
+        axes[0].plot(62, 3.55 + 0.35 * i, markers[model], color=style.MODEL_COLOURS[model], markersize=8)
+        axes[0].text(65, 3.55 + 0.35 * i, model, color=style.MODEL_COLOURS[model], va="center", fontsize=11)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
+
+
+_STEP_COLOURS = style.MODEL_COLOURS | {
+    "shared keys": style.KEY,
+    "wider feed-forward": style.FEED_FORWARD,
+    "vocabulary": style.RESIDUAL,
+}
 
 
 def draw_waterfall(steps: Sequence[tuple[str, int]], title: str) -> Figure:
     """Parameters of the first model, then what each change adds or takes, in units; the end is the sum."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.2))
     total = 0
-    for x, (_name, count) in enumerate(steps):
-        colour = style.RESIDUAL if x == 0 else style.FEED_FORWARD if count > 0 else style.NEUTRAL
-        ax.bar(x, count / 1e9, bottom=total / 1e9, color=colour, width=0.62)
+    for x, (name, count) in enumerate(steps):
+        ax.bar(x, count / 1e9, bottom=total / 1e9, color=_STEP_COLOURS.get(name, style.NEUTRAL), width=0.62)
         total += count
         text = f"{count / 1e9:.3f}" if x == 0 else f"{count / 1e6:+,.0f} million"
         ax.annotate(
