@@ -515,6 +515,11 @@ def rerun(group: str, name: str, seed: int, folder: Path | None = None) -> tuple
     return list(train_variant(GROUPS[group][name], seed, settings)), curves[name][seed]
 
 
+def same_text(folder: Path | None = None) -> bool:
+    """Whether this Python's library is the text of the runs kept in `folder`: another may be easier or harder."""
+    return Text.of_python().sha256.startswith(read_runs(folder)[0]["text_sha256"])
+
+
 @dataclass(frozen=True)
 class Difference:
     """Final held-out loss of a variant minus Llama 3's, over seeds; in nats a character."""

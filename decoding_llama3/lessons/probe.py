@@ -49,9 +49,11 @@ def recording(model: nn.Module, names: Iterable[str]) -> Iterator[Record]:
 
 
 def matrix(layer: nn.Module) -> Float[Tensor, "rows columns"]:
-    """The weights of a linear layer or an embedding in float32, widened where they are int8."""
-    weight = layer.weight.detach().float()
-    return weight if layer.weight.is_floating_point() else weight * layer.scale.float()[:, None]
+    """The weights of a linear layer or an embedding in float32 on the CPU, widened where they are int8."""
+    weight = layer.weight.detach().cpu()
+    if weight.is_floating_point():
+        return weight.float()
+    return weight * layer.scale.cpu().float()[:, None]
 
 
 def names_of(model: Transformer, part: str) -> list[str]:

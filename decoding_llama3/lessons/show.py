@@ -86,8 +86,13 @@ def held_out_ids(
     model: Transformer, tokenizer: Tokenizer, windows: int = 8, length: int = 256
 ) -> Int[Tensor, "windows length"]:
     """The held-out text in rows that follow on each other, begin-of-text before each, on the model's device."""
-    ids = tokenizer.encode(held_out_text())[: windows * (length - 1)]
-    rows = torch.tensor(ids).view(windows, length - 1)
+    ids, needed = tokenizer.encode(held_out_text()), windows * (length - 1)
+    if len(ids) < needed:
+        raise ValueError(
+            f"the held-out text has {len(ids):,} tokens, but {windows} windows of {length} need {needed:,}: "
+            "ask for fewer or shorter ones"
+        )
+    rows = torch.tensor(ids[:needed]).view(windows, length - 1)
     return F.pad(rows, (1, 0), value=tokenizer.bos_id).to(model.norm.weight.device)
 
 

@@ -434,6 +434,14 @@ def test_a_run_of_today_lies_on_the_one_kept(tmp_path):
         ablation.rerun("scale", "none", 2, tmp_path)
 
 
+def test_the_text_of_another_python_is_told_from_the_one_kept(tmp_path, monkeypatch):
+    list(lab(["scale"], tmp_path, seeds=1))
+    assert ablation.same_text(tmp_path)
+    longer = Text.of_python(held_out=200_000)
+    monkeypatch.setattr(Text, "of_python", lambda: longer)
+    assert not ablation.same_text(tmp_path)
+
+
 def finals(**losses):
     """Curves of one point each, from lists of final losses, a value a seed."""
     return {

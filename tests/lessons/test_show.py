@@ -111,6 +111,15 @@ def test_ids_and_words_stand_side_by_side(another_checkpoint):
     assert show.words_of(ids, tokenizer) == ["BOS", "the", " golden", " bird"]
 
 
+def test_windows_follow_on_each_other_each_behind_a_begin_of_text(another_checkpoint):
+    model, tokenizer = dl.load_model(another_checkpoint), dl.load_tokenizer("tiny")
+    rows = show.held_out_ids(model, tokenizer, windows=3, length=11)
+    assert rows[:, 0].tolist() == [tokenizer.bos_id] * 3
+    assert rows[:, 1:].flatten().tolist() == tokenizer.encode(show.held_out_text())[:30]
+    with pytest.raises(ValueError, match="1000 windows of 256 need 255,000"):
+        show.held_out_ids(model, tokenizer, windows=1000)
+
+
 def test_the_held_out_text_is_where_the_evaluation_began():
     assert show.held_out_text().startswith("But Lionel had got the gold clasps undone")
 
