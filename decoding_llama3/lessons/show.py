@@ -136,15 +136,20 @@ def mark(prediction: float | None, answer: float, unit: str) -> str:
 
 
 def show_figure(figure: Figure, alt: str) -> None:
-    """Display `figure` at twice its resolution with `alt` as its text for readers who do not see it."""
+    """Display `figure` at twice its resolution; for readers who do not see it, its title and `alt`.
+
+    The plain text is `alt` alone: titles have numbers, whose last digit may differ between processors.
+    """
     full, buffer = io.BytesIO(), io.BytesIO()
+    title = figure.get_suptitle() or next((ax.get_title("left") for ax in figure.axes), "")
+    told = f"{title}. {alt}" if title else alt
     figure.savefig(full, format="png", dpi=2 * figure.dpi)
     plt.close(figure)
     # 256 colours take a third of the bytes: notebooks carry their pictures along.
     Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
     width, height = (round(side) for side in figure.get_size_inches() * figure.dpi)
     bundle = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": alt}
-    display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height, "alt": alt}})
+    display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height, "alt": told}})
 
 
 def show_source(*objects: Callable) -> None:

@@ -35,6 +35,17 @@ def test_a_figure_has_alt_text_and_twice_its_resolution(displayed):
     assert not plt.fignum_exists(figure.number)
 
 
+@pytest.mark.parametrize("set_title", [plt.Figure.suptitle, lambda figure, title: figure.axes[0].set_title(title)])
+def test_who_does_not_see_a_figure_is_told_its_title(displayed, set_title):
+    show.use_style()
+    figure, _ = plt.subplots()
+    set_title(figure, "Half of 8 is 4")
+    show.show_figure(figure, alt="A small empty picture.")
+    ((data, options),) = displayed
+    assert options["metadata"]["image/png"]["alt"] == "Half of 8 is 4. A small empty picture."
+    assert data["text/plain"] == "A small empty picture."
+
+
 def test_source_is_the_very_lines_of_the_package(displayed):
     show.show_source(dl.RMSNorm, dl.apply_rope)
     texts = [data.data for data, _ in displayed]

@@ -131,7 +131,7 @@ def draw_kv_overlap(
     ax.set_xlabel("block")
     ax.set_ylabel("overlap of two KV heads")
     most = torch.cat((keys, values)).max()
-    ax.set_title(f"The KV heads are no copies: two share {most:.0%} of what they read at most")
+    ax.set_title(f"Two KV heads share {most:.0%} of what they read, at most")
     return figure
 
 
