@@ -5,15 +5,16 @@ Induction heads, which continue a text as it went on before: Olsson et al. 2022,
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from decoding_llama3.lessons.probe import (
     attention_weights,
     check_index,
+    intercepted,
     next_token_losses,
     recording,
     share_of_logit,
@@ -105,24 +106,21 @@ def head_attribution(
 @contextmanager
 def without_heads(model: Transformer, heads: Iterable[tuple[int, int]]) -> Iterator[None]:
     """Silence the given (layer, head) pairs while the context is open: wo reads zeros in their place."""
-    silenced, handles = defaultdict(list), []
+    silenced = defaultdict(list)
     for layer, head in heads:
         check_index("layer", layer, len(model.layers))
         check_index("head", head, model.config.n_heads)
         silenced[layer].append(head)
-    for layer, chosen in silenced.items():
+    with ExitStack() as stack:
+        for layer, chosen in silenced.items():
 
-        def silence(wo: nn.Module, args: tuple[Tensor], chosen=chosen) -> Tensor:
-            by_head = args[0].unflatten(-1, (model.config.n_heads, -1)).clone()
-            by_head[..., chosen, :] = 0
-            return by_head.flatten(-2)
+            def silence(side_by_side: Tensor, chosen: list[int] = chosen) -> Tensor:
+                by_head = side_by_side.unflatten(-1, (model.config.n_heads, -1)).clone()
+                by_head[..., chosen, :] = 0
+                return by_head.flatten(-2)
 
-        handles.append(model.layers[layer].attention.wo.register_forward_pre_hook(silence))
-    try:
+            stack.enter_context(intercepted(model, [f"layers.{layer}.attention.wo"], silence))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _in_later_copy(tokens: Int[Tensor, "batch seq"], periods: Int[Tensor, " batch"]) -> Bool[Tensor, "batch seq"]:

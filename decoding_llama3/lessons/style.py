@@ -53,6 +53,11 @@ STYLE = {
 }
 
 
+def thinned(count: int, most: int = 12) -> range:
+    """Which of `count` places on an axis get a label: evenly, from the first on, `most` of them at most."""
+    return range(0, count, max(1, -(-count // most)))
+
+
 def use_style() -> None:
     """Make the project's style the default of this Python session's figures."""
     mpl.rcParams.update(STYLE)

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 GPU = torch.device("cuda:0")
-FREE = {Tensor.__getitem__, Tensor.__setitem__, torch.isin}  # an index may come from the CPU
+FREE = {Tensor.__getitem__, Tensor.__setitem__}  # an index may come from the CPU
 
 
 class Away(Tensor):

@@ -66,8 +66,8 @@ def draw_head_scores(scores: Mapping[str, Float[Tensor, "layers heads"]], title:
     for ax, (kind, values) in zip(axes, scores.items(), strict=True):
         image = ax.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
         ax.set_title(kind, fontsize=12, fontweight="normal")
-        ax.set_xticks(range(0, values.shape[1], 1 + values.shape[1] // 12))
-        ax.set_yticks(range(0, values.shape[0], 1 + values.shape[0] // 12))
+        ax.set_xticks(style.thinned(values.shape[1]))
+        ax.set_yticks(style.thinned(values.shape[0]))
         ax.set_xlabel("query head")
         layer, head = divmod(values.argmax().item(), values.shape[1])
         dark = values[layer, head] < 0.6
@@ -127,7 +127,7 @@ def draw_kv_overlap(
     ax.text(0, chance - 0.02, f"chance, {chance:.3f}", va="top", color="dimgrey")
     ax.set_ylim(0, 1.05 * same)
     ax.set_xlim(-0.2, len(keys) - 0.4)
-    ax.set_xticks(layers[:: 1 + len(layers) // 20])
+    ax.set_xticks(style.thinned(len(layers), 20))
     ax.set_xlabel("block")
     ax.set_ylabel("overlap of two KV heads")
     most = torch.cat((keys, values)).max()

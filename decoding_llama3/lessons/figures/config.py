@@ -67,7 +67,7 @@ def draw_heads(
     for block, row in enumerate(rise.tolist() if rise.shape[1] <= 12 else []):  # more numbers find no room
         for head, value in enumerate(row):
             left.text(head, block, f"{round(value, 2) + 0:+.2f}", ha="center", va="center", fontsize=11)
-    left.set_xticks(range(0, rise.shape[1], 1 + rise.shape[1] // 12))
+    left.set_xticks(style.thinned(rise.shape[1]))
     left.set_yticks(range(len(rise)), [f"block {i}" for i in blocks])
     left.set_xlabel("without this one query head")
     figure.colorbar(image, ax=left, label="rise of the loss (nats a token)", location="left", pad=0.16)

@@ -88,7 +88,7 @@ def draw_deleted(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
             0.98, 0.9 - 0.09 * i, f"without the {name}", color=colours[name], ha="right", transform=ax.transAxes
         )
     ax.axhline(0, color="lightgrey", linewidth=1)
-    shown = range(0, len(values), 1 + len(values) // 12)
+    shown = style.thinned(len(values))
     ax.set_xticks(shown, [f"block {i}" for i in shown])
     ax.set(ylabel="rise of the loss (nats a token)", title=title)
     return figure

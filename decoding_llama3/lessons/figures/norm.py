@@ -52,8 +52,8 @@ def draw_depth(
             color="dimgrey" if colour == style.RESIDUAL else colour,
         )
     ax.set_yscale("log")
-    every = -(-len(names) // 20)
-    ax.set_xticks(x[::every], names[::every], rotation=40, ha="right")
+    shown = style.thinned(len(names), 20)
+    ax.set_xticks(shown, [names[i] for i in shown], rotation=40, ha="right")
     ax.set(ylabel="root mean square of a token", title=title)
     return figure
 
@@ -72,8 +72,8 @@ def draw_weights(weights: Mapping[str, Float[Tensor, " dim"]], title: str) -> Fi
     ax.text(len(weights) - 0.5, 1, " start", va="center", color="dimgrey")
     ax.text(0.01, 0.95, "read by attention", color=style.QUERY, transform=ax.transAxes, va="top")
     ax.text(0.01, 0.88, "read by feed-forward", color=style.FEED_FORWARD, transform=ax.transAxes, va="top")
-    every = -(-len(weights) // 20)
-    ax.set_xticks(range(0, len(weights), every), list(weights)[::every], rotation=40, ha="right")
+    names, shown = list(weights), style.thinned(len(weights), 20)
+    ax.set_xticks(shown, [names[i] for i in shown], rotation=40, ha="right")
     ax.set(ylabel="learned weight of a feature", title=title, xlim=(-0.7, len(weights) + 0.1))
     return figure
 
@@ -101,8 +101,8 @@ def draw_share(
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
     image = ax.imshow(shares, cmap=style.SEQUENTIAL, vmin=0, aspect="auto")
     ax.set_xticks(range(len(tokens)), tokens, rotation=40, ha="right")
-    every = -(-len(names) // 20)
-    ax.set_yticks(range(0, len(names), every), names[::every])
+    shown = style.thinned(len(names), 20)
+    ax.set_yticks(shown, [names[i] for i in shown])
     ax.set(xlabel="token", ylabel="the residual stream", title=title)
     figure.colorbar(image, ax=ax, label="share of the squared length")
     return figure

@@ -77,11 +77,10 @@ def draw_energy(
     image = ax.imshow(energy, cmap=style.SEQUENTIAL, vmin=0, aspect="auto")
     for layer in range(1, len(energy) // heads):
         ax.axhline(layer * heads - 0.5, color="white", linewidth=1.5)
-    blocks = range(0, len(energy) // heads, 1 + len(energy) // heads // 12)
+    blocks = style.thinned(len(energy) // heads)
     ax.set_yticks([(i + 0.5) * heads - 0.5 for i in blocks], [f"block {i}" for i in blocks])
-    every = -(-len(wavelengths) // 16)
-    names = [f"{w:,.0f}" for w in wavelengths[::every]]
-    ax.set_xticks(range(0, len(wavelengths), every), names, rotation=50, ha="right")
+    shown = style.thinned(len(wavelengths), 16)
+    ax.set_xticks(shown, [f"{wavelengths[i]:,.0f}" for i in shown], rotation=50, ha="right")
     ax.set(xlabel="the pair turns once in so many tokens", ylabel="the query heads", title=title)
     figure.colorbar(image, ax=ax, label="share of the head's query · key lengths")
     return figure

@@ -54,7 +54,7 @@ def draw_depth_loss(losses: Sequence[float], title: str) -> Figure:
     """Loss, in nats a token, of the prediction read off the residual stream after each block."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     ax.plot(losses, color=style.PREDICTION, marker="o")
-    shown = range(0, len(losses), 1 + len(losses) // 12)
+    shown = style.thinned(len(losses))
     for depth in shown:
         told = f"{losses[depth]:.1f}"
         ax.annotate(told, (depth, losses[depth]), xytext=(0, 9), textcoords="offset points", ha="center")
@@ -104,8 +104,8 @@ def draw_stream(names: Sequence[str], stream: Sequence[float], writes: Sequence[
         va="bottom",
         color="#5F5F5F",
     )
-    every = -(-len(names) // 20)
-    ax.set_xticks(x[::every], [_label(n) for n in names[::every]], rotation=40, ha="right")
+    shown = style.thinned(len(names), 20)
+    ax.set_xticks(shown, [_label(names[i]) for i in shown], rotation=40, ha="right")
     ax.text(0.01, 0.93, "attention writes", color=style.QUERY, transform=ax.transAxes)
     ax.text(0.01, 0.85, "feed-forward writes", color=style.FEED_FORWARD, transform=ax.transAxes)
     ax.set(ylabel="root mean square", title=title)
