@@ -13,9 +13,9 @@ from decoding_llama3.kv_cache import KVCache
 from decoding_llama3.attention import Attention, attend, attend_explicitly, causal_mask
 from decoding_llama3.feed_forward import FeedForward
 from decoding_llama3.transformer import Transformer, TransformerBlock
-from decoding_llama3.inference.checkpoint import load_model
+from decoding_llama3.inference.load import load_model
 from decoding_llama3.inference.tokenizer_files import load_tokenizer
-from decoding_llama3.inference.generate import generate
+from decoding_llama3.inference.generator import generate
 
 __all__ = [
     "Tokenizer",

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import decoding_llama3 as dl
-from decoding_llama3.lessons.corpus import Corpus
+from decoding_llama3.experiments.corpus import Corpus
 
 WORDS = ["king", "queen", "bird", "golden", "apple", "said", "went", "the", "a", "wood", "and", "old"]
 

@@ -11,14 +11,32 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "decoding_llama3"
 FILES = sorted(PACKAGE.rglob("*.py"))
 COMPONENTS = [path for path in FILES if path.parent == PACKAGE and not path.stem.startswith("__")]
-INFERENCE = sorted((PACKAGE / "inference").rglob("*.py"))
-LESSONS = sorted((PACKAGE / "lessons").rglob("*.py"))
+LAYERS = [("components",), ("inference",), ("inspect", "benchmark"), ("experiments",), ("lessons",), ("cli",)]
+FOLDERS_ABOVE = {
+    folder: sum(LAYERS[i + 1 :], tuple(other for other in layer if other != folder))
+    for i, layer in enumerate(LAYERS)
+    for folder in layer
+}
 STEMS = ["config", "norm", "rope", "attention", "kv_cache", "feed_forward", "transformer"]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def name(path: Path) -> str:
     return str(path.relative_to(ROOT))
+
+
+def folder_of(path: Path) -> str:
+    """The layer that a file belongs to. The public face, __init__.py, knows the components and inference."""
+    parts = path.relative_to(PACKAGE).parts
+    if len(parts) > 1:
+        return parts[0]
+    return "inference" if path.stem == "__init__" else "components"
+
+
+def module(path: Path) -> str:
+    """The name by which a file is imported."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def imports(path: Path) -> set[str]:
@@ -44,9 +62,11 @@ def functions(path: Path) -> list[ast.FunctionDef]:
     return [node for node in ast.walk(tree) if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
 
 
-@pytest.mark.parametrize("path", COMPONENTS, ids=name)
-def test_a_component_imports_components_only(path):
-    assert not forbidden(path, "inference", "lessons", "__main__")
+@pytest.mark.parametrize("path", [path for path in FILES if path.stem != "__main__"], ids=name)
+def test_a_file_imports_only_from_folders_below_its_own(path):
+    """Components are at the bottom, the command line at the top; benchmark and inspect stand side by side."""
+    above = [part for folder in FOLDERS_ABOVE[folder_of(path)] for part in (folder,)]
+    assert not forbidden(path, *above, "__main__")
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=name)
@@ -55,14 +75,18 @@ def test_a_component_names_its_siblings_and_not_the_package(path):
     assert "decoding_llama3" not in imports(path)
 
 
-@pytest.mark.parametrize("path", INFERENCE, ids=name)
-def test_inference_never_imports_lessons(path):
-    assert not forbidden(path, "lessons", "__main__")
-
-
-@pytest.mark.parametrize("path", LESSONS, ids=name)
-def test_lessons_know_nothing_of_the_command_line(path):
-    assert not forbidden(path, "__main__")
+def test_no_two_files_import_each_other():
+    """Neither directly nor by way of others; the late imports inside functions count too."""
+    of_module = {module(path): path for path in FILES}
+    arrows = {path: {of_module[m] for m in imports(path) if m in of_module} - {path} for path in FILES}
+    for start in FILES:
+        seen, to_do = set(), list(arrows[start])
+        while to_do:
+            path = to_do.pop()
+            if path not in seen:
+                seen.add(path)
+                to_do += arrows[path]
+        assert start not in seen, f"{name(start)} imports itself by way of others"
 
 
 @pytest.mark.parametrize("module", ["decoding_llama3", "decoding_llama3.__main__"])

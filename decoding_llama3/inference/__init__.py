@@ -1,1 +1,1 @@
-"""What makes the components run: checkpoints, generation, quantisation."""
+"""Runs a model: checkpoints, devices, generation, compilation, quantisation."""

@@ -6,6 +6,7 @@ import psutil
 import torch
 
 from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.devices import choose_dtype
 from decoding_llama3.presets import PRESETS
 
 CACHED = 8192  # tokens that a model should have room for, or its whole context where that is shorter
@@ -49,3 +50,23 @@ def largest_preset(dtype: torch.dtype, free: int) -> str:
         if fitting:
             return f"{max(fitting, key=lambda name: configs[name].n_params)} in {how}"
     return "none, not even tiny"
+
+
+def check_memory(
+    config: LlamaConfig, device: str | torch.device, dtype: torch.dtype, quantize: str | None = None
+) -> None:
+    """Raise ValueError, with what would fit, if a model with its cache does not fit into the free memory."""
+    free = free_bytes(device)
+    needed = needed_bytes(config, dtype, quantize)
+    if needed <= free:
+        return
+    half = torch.float16 if choose_dtype(device) == torch.float16 else torch.bfloat16
+    options = {"quantize='int8'": (dtype, "int8"), f"dtype={half}": (half, quantize)}
+    options[f"dtype={half} with quantize='int8'"] = (half, "int8")
+    fitting = next((how for how, option in options.items() if needed_bytes(config, *option) <= free), None)
+    remedy = f"use {fitting}" if fitting else f"the largest preset that fits is {largest_preset(half, free)}"
+    tokens = min(CACHED, config.max_seq_len)
+    raise ValueError(
+        f"the model needs {needed / 2**30:.2f} GiB on {device} in {quantize or dtype} (weights, the "
+        f"cache of {tokens:,} tokens, a tenth for activations), but {free / 2**30:.2f} GiB are free: {remedy}"
+    )

@@ -1,1 +1,1 @@
-"""For learners: figures, probes, training of the tiny model."""
+"""Teaches: figures, exercises with their checks, the bug museum."""

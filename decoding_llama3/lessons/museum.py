@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from decoding_llama3 import attention, transformer
 from decoding_llama3.config import LlamaConfig, RopeScaling
-from decoding_llama3.lessons.probe import next_token_losses
+from decoding_llama3.inspect.probe import next_token_losses
 from decoding_llama3.lessons.show import OPENING, TALE
 from decoding_llama3.norm import RMSNorm
 from decoding_llama3.rope import apply_rope, rope_frequencies, rope_rotation

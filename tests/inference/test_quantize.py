@@ -7,7 +7,7 @@ from torch import nn
 
 import decoding_llama3 as dl
 from decoding_llama3.inference import quantize
-from decoding_llama3.inference.compiled import OneRowLinear
+from decoding_llama3.inference.compile import OneRowLinear
 from decoding_llama3.inference.quantize import Int8Embedding, Int8Linear, quantize_int8, quantize_rows
 from decoding_llama3.lessons.show import OPENING, TALE
 

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import decoding_llama3 as dl
-from decoding_llama3.inference.checkpoint import save_huggingface, split_pairs
+from decoding_llama3.inference.load import save_huggingface, split_pairs
 from decoding_llama3.lessons import rosetta
 
 WEIGHTS = [name for name in rosetta.NAMES if name.kind == "weight"]

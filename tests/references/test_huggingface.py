@@ -9,8 +9,8 @@ from transformers import LlamaConfig as HuggingFaceConfig
 from transformers import LlamaForCausalLM
 
 import decoding_llama3 as dl
-from decoding_llama3.inference import checkpoint
-from decoding_llama3.inference.checkpoint import save_huggingface
+from decoding_llama3.inference import load
+from decoding_llama3.inference.load import save_huggingface
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_greedy_tokens_equal(tmp_path):
 
 
 def _wrong_layout(monkeypatch):
-    monkeypatch.setattr(checkpoint, "interleave_pairs", lambda weight, head_dim: weight)
+    monkeypatch.setattr(load, "interleave_pairs", lambda weight, head_dim: weight)
 
 
 def _unapplied_norm_weight(monkeypatch):
@@ -133,7 +133,7 @@ def test_a_fault_is_seen(fault, monkeypatch, tmp_path):
 
 
 def test_tiny_is_read_by_transformers_and_tells_the_same_tale():
-    path = checkpoint.checkpoint_directory("tiny")
+    path = load.checkpoint_directory("tiny")
     ours, theirs = dl.load_model("tiny", dtype=torch.float32), huggingface(path)
     prompt = dl.load_tokenizer("tiny").encode("Once upon a time", bos=True)
     assert relative_difference(*both(ours, theirs, torch.arange(300))) < 1e-5

@@ -7,8 +7,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from decoding_llama3.experiments.ablation import Curves
 from decoding_llama3.lessons import style
-from decoding_llama3.lessons.ablation import Curves
 
 _COLOURS = (  # the first is Llama 3's own part
     style.PREDICTION, style.FEED_FORWARD, style.QUERY, style.VALUE, style.GATE, style.NEUTRAL, style.KEY,

@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from decoding_llama3.attention import Attention
 from decoding_llama3.config import LlamaConfig
+from decoding_llama3.experiments.training import initialize
 from decoding_llama3.feed_forward import FeedForward
 from decoding_llama3.inference.data import data_directory
-from decoding_llama3.lessons.training import initialize
 from decoding_llama3.norm import RMSNorm
 from decoding_llama3.transformer import Transformer, TransformerBlock
 

@@ -10,9 +10,9 @@ from conftest import randomize, shrink
 from typer.testing import CliRunner
 
 import decoding_llama3 as dl
-from decoding_llama3.__main__ import app
-from decoding_llama3.inference import doctor
-from decoding_llama3.inference.checkpoint import save_huggingface
+from decoding_llama3.cli import machine
+from decoding_llama3.cli.commands import app
+from decoding_llama3.inference.load import save_huggingface
 
 
 def run(*args: str, text: str | None = None):
@@ -86,7 +86,7 @@ def test_info_is_the_doctor():
 
 
 def test_the_doctor_names_the_extra_that_installs_what_is_missing(monkeypatch):
-    monkeypatch.setattr(doctor, "version", lambda package: None)
+    monkeypatch.setattr(machine, "version", lambda package: None)
     assert "pip install 'decoding-llama3[lab]'" in " ".join(run("info").stdout.split())
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import decoding_llama3 as dl
-from decoding_llama3.lessons.corpus import (
+from decoding_llama3.experiments.corpus import (
     UNSCORED,
     Corpus,
     Windows,
@@ -13,7 +13,7 @@ from decoding_llama3.lessons.corpus import (
     prepare,
     repeated_span,
 )
-from decoding_llama3.lessons.tokenizer_training import train_tokenizer
+from decoding_llama3.experiments.tokenizer_training import train_tokenizer
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ import torch
 from conftest import randomize
 from typer.testing import CliRunner
 
-from decoding_llama3.__main__ import app
+from decoding_llama3.cli.commands import app
+from decoding_llama3.experiments import ablation
+from decoding_llama3.experiments.ablation import GROUPS, Point, Run, Settings, Text, Variant, build, compare
 from decoding_llama3.inference.data import data_directory
-from decoding_llama3.lessons import ablation
-from decoding_llama3.lessons.ablation import GROUPS, Point, Run, Settings, Text, Variant, build, compare
 from decoding_llama3.lessons.figures.ablation import draw_curves, spread
 from decoding_llama3.lessons.style import use_style
 from decoding_llama3.rope import apply_rope, rope_frequencies, rope_rotation

@@ -19,12 +19,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.checkpoint import save_huggingface
-from decoding_llama3.inference.compiled import find_compiler
-from decoding_llama3.lessons.corpus import UNSCORED, Corpus, Windows, encode_all, repeated_span
-from decoding_llama3.lessons.heads import head_scores, repeat_losses, repeated_random_tokens
-from decoding_llama3.lessons.snapshots import load_snapshot, save_snapshot, snapshots
-from decoding_llama3.lessons.tokenizer_training import train_tokenizer
+from decoding_llama3.experiments.corpus import UNSCORED, Corpus, Windows, encode_all, repeated_span
+from decoding_llama3.experiments.snapshots import load_snapshot, save_snapshot, snapshots
+from decoding_llama3.experiments.tokenizer_training import train_tokenizer
+from decoding_llama3.inference.compile import find_compiler
+from decoding_llama3.inference.load import save_huggingface
+from decoding_llama3.inspect.heads import head_scores, repeat_losses, repeated_random_tokens
 from decoding_llama3.tokenizer import N_SPECIAL, Tokenizer
 from decoding_llama3.transformer import Transformer
 

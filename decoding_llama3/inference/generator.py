@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from decoding_llama3.inference.compiled import compile_decode_step
+from decoding_llama3.inference.compile import compile_decode_step
 from decoding_llama3.kv_cache import KVCache
 from decoding_llama3.transformer import Transformer
 

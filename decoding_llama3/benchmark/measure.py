@@ -25,10 +25,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.checkpoint import check_memory, empty_model
-from decoding_llama3.inference.compiled import compile_decode_step, find_compiler
-from decoding_llama3.inference.generate import Decoder, sample
-from decoding_llama3.inference.memory import free_bytes
+from decoding_llama3.inference.compile import compile_decode_step, find_compiler
+from decoding_llama3.inference.generator import Decoder, sample
+from decoding_llama3.inference.load import empty_model
+from decoding_llama3.inference.memory import check_memory, free_bytes
 from decoding_llama3.inference.quantize import TWINS
 from decoding_llama3.presets import PRESETS
 from decoding_llama3.transformer import Transformer

@@ -8,8 +8,8 @@ from conftest import randomize, relative_difference, shrink
 from torch import nn
 
 import decoding_llama3 as dl
-from decoding_llama3.inference import compiled, generate
-from decoding_llama3.inference.compiled import OneRowLinear, compile_decode_step
+from decoding_llama3.inference import compile, generator
+from decoding_llama3.inference.compile import OneRowLinear, compile_decode_step
 from decoding_llama3.inference.quantize import quantize_int8, quantize_rows
 
 
@@ -64,7 +64,7 @@ def test_several_rows_are_several_products():
 @pytest.mark.parametrize("quantize", [lambda model: model, quantize_int8], ids=["float32", "int8"])
 def test_one_graph_serves_every_length_and_every_text(preset, quantize, monkeypatch):
     """And chooses the tokens that the plain model chooses."""
-    monkeypatch.setattr(generate, "BUCKET", 16)
+    monkeypatch.setattr(generator, "BUCKET", 16)
     model = quantize(randomize(dl.Transformer(shrink(preset)).requires_grad_(False)))
     texts = [(PROMPT, 80), (PROMPT * 9, 30), (PROMPT[:1], 40)]
     eager = [list(dl.generate(model, prompt, n)) for prompt, n in texts]
@@ -123,7 +123,7 @@ def test_a_compiler_that_fails_is_told_in_a_sentence(model, monkeypatch):
 
 
 def test_without_a_compiler_the_model_stays_as_it_is(model, monkeypatch, capsys):
-    monkeypatch.setattr(compiled, "find_compiler", lambda: None)
+    monkeypatch.setattr(compile, "find_compiler", lambda: None)
     expected = list(dl.generate(model, PROMPT, 10))
     assert list(dl.generate(model, PROMPT, 10, compile=True)) == expected
     assert "no C++ compiler found, so the model stays uncompiled: install g++" in capsys.readouterr().out

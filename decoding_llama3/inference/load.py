@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.compiled import compile_decode_step
+from decoding_llama3.inference.compile import compile_decode_step
 from decoding_llama3.inference.data import data_directory
-from decoding_llama3.inference.memory import CACHED, free_bytes, largest_preset, needed_bytes
+from decoding_llama3.inference.devices import check_device, choose_dtype
+from decoding_llama3.inference.memory import check_memory
 from decoding_llama3.inference.quantize import TWINS, Int8Linear, int8_twin
 from decoding_llama3.transformer import Transformer
 
@@ -133,50 +134,6 @@ def load_model(
     if compile:
         compile_decode_step(model)
     return model
-
-
-def check_memory(
-    config: LlamaConfig, device: str | torch.device, dtype: torch.dtype, quantize: str | None = None
-) -> None:
-    """Raise ValueError, with what would fit, if a model with its cache does not fit into the free memory."""
-    free = free_bytes(device)
-    needed = needed_bytes(config, dtype, quantize)
-    if needed <= free:
-        return
-    half = torch.float16 if choose_dtype(device) == torch.float16 else torch.bfloat16
-    options = {"quantize='int8'": (dtype, "int8"), f"dtype={half}": (half, quantize)}
-    options[f"dtype={half} with quantize='int8'"] = (half, "int8")
-    fitting = next((how for how, option in options.items() if needed_bytes(config, *option) <= free), None)
-    remedy = f"use {fitting}" if fitting else f"the largest preset that fits is {largest_preset(half, free)}"
-    tokens = min(CACHED, config.max_seq_len)
-    raise ValueError(
-        f"the model needs {needed / 2**30:.2f} GiB on {device} in {quantize or dtype} (weights, the "
-        f"cache of {tokens:,} tokens, a tenth for activations), but {free / 2**30:.2f} GiB are free: {remedy}"
-    )
-
-
-def check_device(device: str | torch.device) -> None:
-    """Raise ValueError, with the devices that there are, if tensors cannot be made on `device`."""
-    try:
-        torch.empty(0, device=torch.device(device))
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-        found += ["mps"] if torch.backends.mps.is_available() else []
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise ValueError(
-            f"device {str(device)!r} cannot be used here ({reason}): use one of {', '.join(found)}"
-        ) from error
-
-
-def choose_dtype(device: str | torch.device) -> torch.dtype:
-    """float32 on CPU; on a GPU bfloat16, or float16 on cards below capability 8.0, which lack it."""
-    check_device(device)
-    kind = torch.device(device).type
-    if kind == "cpu":
-        return torch.float32
-    if kind == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-        return torch.bfloat16
-    return torch.float16
 
 
 def read_config(path: str | PathLike) -> LlamaConfig:

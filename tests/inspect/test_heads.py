@@ -8,7 +8,7 @@ import torch
 
 import decoding_llama3 as dl
 from decoding_llama3.inference.quantize import quantize_int8
-from decoding_llama3.lessons import heads, probe
+from decoding_llama3.inspect import heads, probe
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 ROWS = torch.tensor([[7, 1, 200, 33, 33], [5, 319, 0, 14, 90]])

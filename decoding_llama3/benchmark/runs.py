@@ -22,9 +22,9 @@ from pathlib import Path
 
 import torch
 
-from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference import doctor
-from decoding_llama3.inference.benchmark import (
+from decoding_llama3.benchmark.huggingface import check_transformers, huggingface_engine, import_transformers
+from decoding_llama3.benchmark.machine import version
+from decoding_llama3.benchmark.measure import (
     FORMULAS,
     Engine,
     fitting,
@@ -43,14 +43,9 @@ from decoding_llama3.inference.benchmark import (
     speed_ladder,
     with_speeds,
 )
-from decoding_llama3.inference.checkpoint import (
-    check_device,
-    checkpoint_directory,
-    load_model,
-    read_config,
-    save_huggingface,
-)
-from decoding_llama3.inference.rivals import check_transformers, huggingface_engine, import_transformers
+from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.devices import check_device
+from decoding_llama3.inference.load import checkpoint_directory, load_model, read_config, save_huggingface
 from decoding_llama3.transformer import Transformer
 
 OURS = {  # arguments of load_model
@@ -238,7 +233,7 @@ def machine(device: str) -> dict:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "transformers": doctor.version("transformers"),
+        "transformers": version("transformers"),
     }
 
 

@@ -6,8 +6,8 @@ from conftest import relative_difference
 from transformers import TopPLogitsWarper
 
 import decoding_llama3 as dl
-from decoding_llama3.inference import generate
-from decoding_llama3.inference.generate import Decoder, sample
+from decoding_llama3.inference import generator
+from decoding_llama3.inference.generator import Decoder, sample
 
 PROMPT = [5, 77, 130, 9, 64]
 
@@ -24,8 +24,8 @@ def test_a_prompt_read_in_chunks_is_the_prompt(model, monkeypatch):
     prompt = torch.randint(320, (1, 100))
     expected = model(prompt)[0, -1]
     for chunk, bucket in ((100, 256), (32, 8), (32, 1), (7, 64), (1, 16)):
-        monkeypatch.setattr(generate, "CHUNK", chunk)
-        monkeypatch.setattr(generate, "BUCKET", bucket)
+        monkeypatch.setattr(generator, "CHUNK", chunk)
+        monkeypatch.setattr(generator, "BUCKET", bucket)
         decoder = Decoder(model)
         assert relative_difference(decoder.read(prompt[:, :60]), model(prompt[:, :60])[0, -1]) < 1e-5
         assert relative_difference(decoder.read(prompt[:, 60:]), expected) < 1e-5

@@ -17,10 +17,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 import decoding_llama3 as dl
-from decoding_llama3.__main__ import app
-from decoding_llama3.inference import benchmark, benchmark_runs, rivals
-from decoding_llama3.inference import checkpoint as checkpoint_file
-from decoding_llama3.inference.benchmark import (
+from decoding_llama3.benchmark import huggingface, runs
+from decoding_llama3.benchmark import measure as measuring
+from decoding_llama3.benchmark.huggingface import huggingface_engine
+from decoding_llama3.benchmark.measure import (
     Engine,
     Limits,
     Work,
@@ -39,9 +39,10 @@ from decoding_llama3.inference.benchmark import (
     tensor_bytes,
     with_speeds,
 )
-from decoding_llama3.inference.benchmark_runs import make_plan, medians, ratios, run
-from decoding_llama3.inference.checkpoint import save_huggingface
-from decoding_llama3.inference.rivals import huggingface_engine
+from decoding_llama3.benchmark.runs import make_plan, medians, ratios, run
+from decoding_llama3.cli.commands import app
+from decoding_llama3.inference import memory
+from decoding_llama3.inference.load import save_huggingface
 
 LIMITS = Limits(read_bytes_per_s=1e9, read_by="sum", copy_bytes_per_s=1e9, flops_per_s=1e12)
 
@@ -51,7 +52,7 @@ class Clock:
 
     def __init__(self, monkeypatch) -> None:
         self.seconds = 0.0
-        monkeypatch.setattr(benchmark, "now", lambda device: self.seconds)
+        monkeypatch.setattr(measuring, "now", lambda device: self.seconds)
 
     def move(self, seconds: float) -> None:
         self.seconds += seconds
@@ -135,9 +136,9 @@ def test_the_slower_of_reading_and_computing_is_predicted():
 
 def test_limits_are_work_over_time(monkeypatch, model):
     """Every call takes 10 ms on this clock, so a row of two (20 ms are wanted) is taken for 5 ms a call."""
-    monkeypatch.setattr(benchmark, "timed", lambda call, device: 0.01)
+    monkeypatch.setattr(measuring, "timed", lambda call, device: 0.01)
     monkeypatch.setattr(torch.Tensor, "copy_", lambda *tensors: None)
-    monkeypatch.setattr(benchmark, "F", type("F", (), {"linear": lambda *tensors: None}))
+    monkeypatch.setattr(measuring, "F", type("F", (), {"linear": lambda *tensors: None}))
     limits = measure_limits(model.config, "cpu", torch.float32, n_bytes=2**20)
     assert limits.read_bytes_per_s == pytest.approx(2**20 / 0.005)
     assert limits.copy_bytes_per_s == pytest.approx(2 * 2**20 / 0.005)
@@ -148,10 +149,10 @@ def test_limits_are_work_over_time(monkeypatch, model):
 def test_the_fastest_reduction_is_the_limit_and_named(monkeypatch, model):
     took = {"sum": 0.03, "dot": 0.02, "mv": 0.04}
     monkeypatch.setattr(
-        benchmark, "_best_seconds", lambda call, device: took[getattr(call, "func", call).__name__.strip("_")]
+        measuring, "_best_seconds", lambda call, device: took[getattr(call, "func", call).__name__.strip("_")]
     )
     monkeypatch.setitem(took, "copy", 1.0)
-    monkeypatch.setattr(benchmark, "_product_rate", lambda *given: 1.0)
+    monkeypatch.setattr(measuring, "_product_rate", lambda *given: 1.0)
     limits = measure_limits(model.config, "cpu", torch.float32, n_bytes=2**20)
     assert (limits.read_by, limits.read_bytes_per_s) == ("dot product", pytest.approx(2**20 / 0.02))
 
@@ -190,7 +191,7 @@ def test_speeds_are_those_of_the_clock_and_fractions_of_the_limits(clock, model)
 
 def test_a_slow_prompt_is_not_repeated_for_ever(clock):
     calls = []
-    median = benchmark.median_seconds(lambda: calls.append(clock.move(20.0)), "cpu", repeats=5)
+    median = measuring.median_seconds(lambda: calls.append(clock.move(20.0)), "cpu", repeats=5)
     assert (median, len(calls)) == (20.0, 2)
 
 
@@ -201,13 +202,13 @@ def test_a_random_model_is_made_as_a_loaded_one(preset, quantize, tmp_path, monk
     save_huggingface(randomize(dl.Transformer(config)), tmp_path)
     loaded = dl.load_model(tmp_path, dtype=torch.float16, quantize=quantize)
     if quantize:
-        drawn = benchmark._random
+        drawn = measuring._random
 
         def norms_only(shape, *how):
             assert len(shape) == 1, "a matrix is drawn in a wider dtype"
             return drawn(shape, *how)
 
-        monkeypatch.setattr(benchmark, "_random", norms_only)
+        monkeypatch.setattr(measuring, "_random", norms_only)
     made = random_model(config, dtype=torch.float16, quantize=quantize)
     like = {name: (t.shape, t.dtype) for name, t in loaded.state_dict().items()}
     assert {name: (t.shape, t.dtype) for name, t in made.state_dict().items()} == like
@@ -229,7 +230,7 @@ def test_presets_have_the_parameters_they_are_named_for():
 
 
 def test_a_random_model_that_memory_cannot_hold_is_refused(monkeypatch):
-    monkeypatch.setattr(checkpoint_file, "free_bytes", lambda device: 10**6)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10**6)
     with pytest.raises(ValueError, match="GiB are free"):
         random_model(shrink("llama3-8b"))
 
@@ -322,7 +323,7 @@ def test_a_plan_that_cannot_be_is_refused_at_once(options, words):
 
 
 def test_without_a_compiler_only_eager_engines_are_measured(monkeypatch):
-    monkeypatch.setattr(benchmark, "find_compiler", lambda: None)
+    monkeypatch.setattr(measuring, "find_compiler", lambda: None)
     told = []
     assert make_plan(against="huggingface", tell=told.append).engines == ("eager", "huggingface-eager")
     assert "int8 is left out: it needs a C++ compiler, g++ or clang" in told
@@ -339,7 +340,7 @@ def test_a_comparison_without_transformers_says_how_to_get_it(monkeypatch, found
             raise importlib.metadata.PackageNotFoundError(package)
         return found
 
-    monkeypatch.setattr(rivals.importlib.metadata, "version", version)
+    monkeypatch.setattr(huggingface.importlib.metadata, "version", version)
     with pytest.raises(ValueError, match=words):
         make_plan(against="huggingface")
 
@@ -384,10 +385,10 @@ def test_what_is_no_value_error_keeps_its_first_line(monkeypatch, quick, tmp_pat
     def fail(plan, name):
         raise RuntimeError("backend failed\n\nSet TORCH_LOGS for more")
 
-    monkeypatch.setattr(benchmark_runs, "run_engine", fail)
+    monkeypatch.setattr(runs, "run_engine", fail)
     job, result = tmp_path / "job.json", tmp_path / "result.json"
     job.write_text(json.dumps({"plan": dataclasses.asdict(quick()), "engine": "eager"}))
-    benchmark_runs._work(job, result)
+    runs._work(job, result)
     assert json.loads(result.read_text()) == {"error": "the engine eager failed: RuntimeError: backend failed"}
 
 
@@ -406,7 +407,7 @@ def test_the_random_weights_are_gone_after_an_interruption(quick, monkeypatch):
 
 def test_a_disk_too_small_for_the_random_weights_is_told_first(quick, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9e9, 9e9, 1e6))
-    monkeypatch.setattr(benchmark_runs, "random_model", None)
+    monkeypatch.setattr(runs, "random_model", None)
     with pytest.raises(ValueError, match=r"weights of tiny take 0\.0 GB of disk, but .* has 0\.0 GB free"):
         run(quick("tiny", random=True, against="huggingface-eager"))
 
@@ -419,7 +420,7 @@ def test_engines_take_turns_and_every_round_is_kept(quick, monkeypatch):
         limits = dataclasses.asdict(LIMITS)
         return figures(float(len(turns)), 1.0) | {"limits": limits, "greedy": [1, 2, len(turns) % 2]}
 
-    monkeypatch.setattr(benchmark_runs, "_in_fresh_process", measured)
+    monkeypatch.setattr(runs, "_in_fresh_process", measured)
     result = run(dataclasses.replace(quick(), engines=("eager", "compiled"), runs=3))
     assert turns == ["eager", "compiled"] * 3
     assert [round["figures"]["load"] for round in result["rounds"]] == [1, 2, 3, 4, 5, 6]
@@ -463,10 +464,10 @@ def test_the_command_measures_in_fresh_processes_and_writes_all_figures(quick, t
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can forget a peak")
 def test_the_peak_of_memory_is_that_since_it_was_forgotten():
     torch.ones(50_000_000)
-    benchmark.forget_host_peak()
-    before = benchmark.host_peak_bytes()
+    measuring.forget_host_peak()
+    before = measuring.host_peak_bytes()
     torch.ones(25_000_000)
-    assert 90e6 < benchmark.host_peak_bytes() - before < 150e6
+    assert 90e6 < measuring.host_peak_bytes() - before < 150e6
 
 
 def test_the_ladder_has_four_rungs_with_their_predictions(uncompiled, clock):
@@ -484,7 +485,7 @@ def test_the_ladder_has_four_rungs_with_their_predictions(uncompiled, clock):
 
 
 def test_a_ladder_without_compiler_has_two_rungs(monkeypatch):
-    monkeypatch.setattr(benchmark, "find_compiler", lambda: None)
+    monkeypatch.setattr(measuring, "find_compiler", lambda: None)
     rungs = speed_ladder(partial(random_model, shrink("llama3-8b")), 9, new_tokens=1, limits=LIMITS)
     assert [rung.name for rung in rungs] == ["full recompute", "KV cache"]
     assert all(rung.measured_seconds > 0 for rung in rungs)
@@ -512,8 +513,8 @@ def test_growth_is_against_context_depth_and_prompt_and_the_cache_is_exact(model
 
 @pytest.mark.parametrize(("what", "words"), [("--ladder", "full recompute"), ("--growth", "seconds a token")])
 def test_ladder_and_growth_are_printed_and_written(monkeypatch, tmp_path, what, words):
-    monkeypatch.setattr(benchmark, "find_compiler", lambda: None)
-    monkeypatch.setattr(benchmark_runs, "measure_limits", lambda *given: LIMITS)
+    monkeypatch.setattr(measuring, "find_compiler", lambda: None)
+    monkeypatch.setattr(runs, "measure_limits", lambda *given: LIMITS)
     options = f"bench {what} --device cpu --new-tokens 1 --prompts 8,16 --contexts 8,16 --json".split()
     done = CliRunner().invoke(app, [*options, str(tmp_path / "found.json")])
     assert done.exit_code == 0, done.output

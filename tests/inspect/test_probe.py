@@ -11,7 +11,7 @@ from conftest import randomize, shrink
 
 import decoding_llama3 as dl
 from decoding_llama3.inference.quantize import int8_twin
-from decoding_llama3.lessons import probe
+from decoding_llama3.inspect import probe
 
 SCALING = dl.LlamaConfig.from_preset("llama3.1-8b").rope_scaling
 TOKENS = torch.tensor([[7, 1, 200, 33, 33, 90, 2]])

@@ -12,8 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from decoding_llama3.inference.benchmark import Engine, tensor_bytes
-from decoding_llama3.inference.checkpoint import check_memory, read_config
+from decoding_llama3.benchmark.measure import Engine, tensor_bytes
+from decoding_llama3.inference.load import read_config
+from decoding_llama3.inference.memory import check_memory
 
 
 def check_transformers() -> None:

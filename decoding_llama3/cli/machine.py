@@ -1,6 +1,5 @@
 """What this machine can run: Python, torch, compiler, memory, device, and what is missing."""
 
-import importlib.metadata
 import os
 import platform
 from collections.abc import Iterator
@@ -8,9 +7,10 @@ from collections.abc import Iterator
 import psutil
 import torch
 
-from decoding_llama3.inference.checkpoint import choose_dtype
-from decoding_llama3.inference.compiled import find_compiler
+from decoding_llama3.benchmark.machine import version
+from decoding_llama3.inference.compile import find_compiler
 from decoding_llama3.inference.data import data_directory
+from decoding_llama3.inference.devices import best_device, choose_dtype
 from decoding_llama3.inference.memory import free_bytes, largest_preset
 from decoding_llama3.inference.tokenizer_files import load_tokenizer
 
@@ -19,13 +19,6 @@ OPTIONAL = {  # what it is for, and how to get it
     "tokenizers": "training a vocabulary: pip install 'decoding-llama3[train]'",
     "transformers": "the comparison with Hugging Face: pip install 'decoding-llama3[test]'",
 }
-
-
-def best_device() -> str:
-    """cuda, else mps, else cpu."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def machine() -> Iterator[tuple[str, str]]:
@@ -51,10 +44,3 @@ def _found_tokenizer() -> str:
         return f"{load_tokenizer('llama3').n_vocab:,} tokens, from llama-models {version('llama-models')}"
     except ValueError as error:
         return str(error)
-
-
-def version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

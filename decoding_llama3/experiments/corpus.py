@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from decoding_llama3.lessons.heads import repeated_random_tokens
+from decoding_llama3.inspect.heads import repeated_random_tokens
 from decoding_llama3.tokenizer import N_SPECIAL, Tokenizer
 
 _NOTE = re.compile(r"\[.*\]|\(.*\)|Note: .*")

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 import decoding_llama3 as dl
-from decoding_llama3.lessons import induction
+from decoding_llama3.experiments import induction
 
 
 def test_rows_begin_again_after_a_number_of_their_own():

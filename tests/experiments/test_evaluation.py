@@ -17,10 +17,9 @@ from conftest import randomize
 from typer.testing import CliRunner
 
 import decoding_llama3 as dl
-from decoding_llama3.__main__ import app
-from decoding_llama3.inference.checkpoint import save_huggingface
-from decoding_llama3.lessons.corpus import Corpus, listed_words
-from decoding_llama3.lessons.evaluation import (
+from decoding_llama3.cli.commands import app
+from decoding_llama3.experiments.corpus import Corpus, listed_words
+from decoding_llama3.experiments.evaluation import (
     EvaluationSettings,
     compressed_bits_per_byte,
     continue_prompts,
@@ -31,8 +30,9 @@ from decoding_llama3.lessons.evaluation import (
     sample_tales,
     words_of,
 )
-from decoding_llama3.lessons.ngram import ngram_bits_per_byte, ngram_probabilities
-from decoding_llama3.lessons.training import bits_per_byte
+from decoding_llama3.experiments.ngram import ngram_bits_per_byte, ngram_probabilities
+from decoding_llama3.experiments.training import bits_per_byte
+from decoding_llama3.inference.load import save_huggingface
 
 WORDS = ["king", "queen", "bird", "golden", "apple", "said", "went", "the", "a", "wood", "and", "old"]
 CONFIG = dl.LlamaConfig(

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 import decoding_llama3 as dl
-from decoding_llama3.lessons import training
-from decoding_llama3.lessons.snapshots import load_snapshot, snapshots
-from decoding_llama3.lessons.tokenizer_training import train_tokenizer
-from decoding_llama3.lessons.training import Repeats, TrainingSettings, bits_per_byte, train
+from decoding_llama3.experiments import training
+from decoding_llama3.experiments.snapshots import load_snapshot, snapshots
+from decoding_llama3.experiments.tokenizer_training import train_tokenizer
+from decoding_llama3.experiments.training import Repeats, TrainingSettings, bits_per_byte, train
 
 REPEATS = Repeats.parse("0:0.3:8,5:0.5:4")
 SETTINGS = TrainingSettings(steps=7, batch=2, seq_len=16, short_steps=4, repeats=REPEATS, warmup=2, seed=1)

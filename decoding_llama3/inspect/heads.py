@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from decoding_llama3.lessons.probe import (
+from decoding_llama3.inspect.probe import (
     attention_weights,
     check_index,
     intercepted,

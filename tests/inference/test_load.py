@@ -13,8 +13,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import decoding_llama3 as dl
-from decoding_llama3.inference import checkpoint, compiled
-from decoding_llama3.inference.checkpoint import check_memory, choose_dtype, save_huggingface
+from decoding_llama3.inference import compile, memory
+from decoding_llama3.inference import load as loading
+from decoding_llama3.inference.devices import choose_dtype
+from decoding_llama3.inference.load import save_huggingface
+from decoding_llama3.inference.memory import check_memory
 from decoding_llama3.inference.quantize import Int8Embedding, quantize_int8
 
 PARAMS = {
@@ -264,7 +267,7 @@ def test_compiled_and_eager_choose_the_same_tokens(huggingface):
 
 
 def test_without_a_compiler_the_model_stays_eager_and_says_so(huggingface, monkeypatch, capsys):
-    monkeypatch.setattr(compiled, "find_compiler", lambda: None)
+    monkeypatch.setattr(compile, "find_compiler", lambda: None)
     model = load(huggingface, compile=True)
     assert "no C++ compiler found" in capsys.readouterr().out
     assert not hasattr(model, "decode_step")
@@ -336,7 +339,7 @@ def test_loading_does_not_load_torchs_compiler():
 
 def test_weights_that_fit_as_they_are_stay_in_the_file(huggingface, monkeypatch):
     """Reordered ones are copied, so the pages they were copied from need not stay in memory."""
-    read, kept = checkpoint._MappedFile.read, {}
+    read, kept = loading._MappedFile.read, {}
 
     def spy(file, name, keep=False):
         tensor = read(file, name, keep)
@@ -344,7 +347,7 @@ def test_weights_that_fit_as_they_are_stay_in_the_file(huggingface, monkeypatch)
             kept[name] = tensor.data_ptr()
         return tensor
 
-    monkeypatch.setattr(checkpoint._MappedFile, "read", spy)
+    monkeypatch.setattr(loading._MappedFile, "read", spy)
     state = load(huggingface).state_dict()
     assert set(kept.values()) == {
         w.data_ptr() for n, w in state.items() if not n.endswith(("wq.weight", "wk.weight"))
@@ -362,7 +365,7 @@ def test_a_checkpoint_may_be_replaced_while_its_model_is_in_use(model, huggingfa
 
 
 def test_a_file_cut_short_while_it_is_read_leaves_nothing(huggingface, monkeypatch):
-    map_file, calls = checkpoint._map_safetensors, []
+    map_file, calls = loading._map_safetensors, []
 
     def map_then_cut(path):
         calls.append(path)
@@ -370,7 +373,7 @@ def test_a_file_cut_short_while_it_is_read_leaves_nothing(huggingface, monkeypat
             os.truncate(path, path.stat().st_size // 2)
         return map_file(path)
 
-    monkeypatch.setattr(checkpoint, "_map_safetensors", map_then_cut)
+    monkeypatch.setattr(loading, "_map_safetensors", map_then_cut)
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged .* download it again"):
         dl.load_model(huggingface, dtype=torch.bfloat16)
     assert len(calls) == 5
@@ -411,20 +414,20 @@ def test_a_dtype_that_is_none_is_told():
 )
 def test_what_memory_cannot_hold_is_told_with_what_it_can(free, remedy, monkeypatch):
     config = dl.LlamaConfig.from_preset("llama3-8b")
-    monkeypatch.setattr(checkpoint, "free_bytes", lambda device: int(free))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(free))
     words = rf"needs 35\.46 GiB on cpu in torch\.float32 .*, but {free / 2**30:.2f} GiB are free: {remedy}$"
     with pytest.raises(ValueError, match=words):
         check_memory(config, "cpu", torch.float32)
 
 
 def test_the_smaller_dtype_is_offered_to_what_is_int8_already(monkeypatch):
-    monkeypatch.setattr(checkpoint, "free_bytes", lambda device: int(10.5e9))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: int(10.5e9))
     with pytest.raises(ValueError, match=r"in int8 .* are free: use dtype=torch\.bfloat16$"):
         check_memory(dl.LlamaConfig.from_preset("llama3-8b"), "cpu", torch.float32, "int8")
 
 
 def test_memory_is_asked_for_before_a_weight_is_read(huggingface, monkeypatch):
-    monkeypatch.setattr(checkpoint, "free_bytes", lambda device: 1000)
-    monkeypatch.setattr(checkpoint._MappedFile, "read", lambda *_, **__: pytest.fail("a weight was read"))
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 1000)
+    monkeypatch.setattr(loading._MappedFile, "read", lambda *_, **__: pytest.fail("a weight was read"))
     with pytest.raises(ValueError, match="the model needs"):
         load(huggingface)

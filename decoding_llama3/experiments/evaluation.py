@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from decoding_llama3.inference.generate import generate, sample
-from decoding_llama3.lessons.corpus import Corpus, encode_all
-from decoding_llama3.lessons.ngram import ngram_bits_per_byte
-from decoding_llama3.lessons.training import bits_per_byte
+from decoding_llama3.experiments.corpus import Corpus, encode_all
+from decoding_llama3.experiments.ngram import ngram_bits_per_byte
+from decoding_llama3.experiments.training import bits_per_byte
+from decoding_llama3.inference.generator import generate, sample
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from decoding_llama3.inference.benchmark import FORMULAS
+from decoding_llama3.benchmark.measure import FORMULAS
 
 
 def benchmark_tables(result: dict) -> Iterator[Table | str]:

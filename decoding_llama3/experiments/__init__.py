@@ -1,0 +1,1 @@
+"""Trains small models and compares them."""

@@ -1,0 +1,34 @@
+"""The devices of this machine, and the dtype that each computes in."""
+
+import torch
+
+
+def best_device() -> str:
+    """cuda, else mps, else cpu."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def check_device(device: str | torch.device) -> None:
+    """Raise ValueError, with the devices that there are, if tensors cannot be made on `device`."""
+    try:
+        torch.empty(0, device=torch.device(device))
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        found += ["mps"] if torch.backends.mps.is_available() else []
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise ValueError(
+            f"device {str(device)!r} cannot be used here ({reason}): use one of {', '.join(found)}"
+        ) from error
+
+
+def choose_dtype(device: str | torch.device) -> torch.dtype:
+    """float32 on CPU; on a GPU bfloat16, or float16 on cards below capability 8.0, which lack it."""
+    check_device(device)
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return torch.float32
+    if kind == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.bfloat16
+    return torch.float16

@@ -1,0 +1,1 @@
+"""Reads inside a running model: what each part writes, where each head looks."""
