@@ -111,10 +111,10 @@ def queries_and_keys(
     names = [f"layers.{i}.attention.{w}" for i in range(len(model.layers)) for w in ("wq", "wk")]
     with recording(model, names) as record:
         model.hidden(tokens)
-    rotation = model._rotation(torch.arange(tokens.shape[1], device=tokens.device))
+    rotation = model.rotation_at(torch.arange(tokens.shape[1], device=tokens.device))
     pairs = []
     for i, layer in enumerate(model.layers):
-        q, k = (layer.attention._split_heads(record.outputs[f"layers.{i}.attention.{w}"]) for w in ("wq", "wk"))
+        q, k = (layer.attention.split_heads(record.outputs[f"layers.{i}.attention.{w}"]) for w in ("wq", "wk"))
         pairs.append((apply_rope(q, rotation), apply_rope(k, rotation)) if rotated else (q, k))
     return pairs
 
@@ -244,7 +244,7 @@ def run_layers(
 ) -> Float[Tensor, "batch seq vocab"]:
     """Logits with the blocks applied in `order`, which may leave out, swap or repeat some."""
     positions = torch.arange(tokens.shape[1], device=tokens.device)
-    rotation = model._rotation(positions)
+    rotation = model.rotation_at(positions)
     x = model.tok_embeddings(tokens)
     for i in order:
         check_index("layer", i, len(model.layers))

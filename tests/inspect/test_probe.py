@@ -40,7 +40,7 @@ def test_attention_weights_are_those_that_made_the_output(model):
     for i, weights in enumerate(probe.attention_weights(model, TOKENS)):
         assert weights.shape == (1, model.config.n_heads, 7, 7)
         attention = model.layers[i].attention
-        v = attention._split_heads(record.outputs[f"layers.{i}.attention.wv"])
+        v = attention.split_heads(record.outputs[f"layers.{i}.attention.wv"])
         v = v.repeat_interleave(model.config.queries_per_kv, dim=1)
         out = attention.wo((weights @ v).transpose(1, 2).flatten(-2))
         torch.testing.assert_close(out, record.outputs[f"layers.{i}.attention"], **CLOSE)
@@ -231,7 +231,7 @@ def test_what_reads_zeros_writes_zeros(model):
 @pytest.mark.parametrize("scaling", [None, SCALING])
 def test_pairs_turn_as_fast_as_is_said(model, scaling):
     with probe.configured(model, rope_scaling=scaling):
-        cosine, sine = model._rotation(torch.tensor([1])).unbind(-1)
+        cosine, sine = model.rotation_at(torch.tensor([1])).unbind(-1)
         torch.testing.assert_close(probe.pair_speeds(model), torch.atan2(sine, cosine)[0], **CLOSE)
 
 
