@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
+from itertools import chain, count
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ from decoding_llama3.transformer import Transformer
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 NO_COMPILER = "no C++ compiler found, so the model stays uncompiled: install g++ or clang to use compile=True"
+_region_numbers = count()
 PLAIN = frozenset(vars(nn.Module()))  # the attributes that every module has
 
 
@@ -156,7 +157,8 @@ def _region(signature: Hashable) -> Callable[..., Tensor]:
     def run(block, x, positions, rotation, mask, keys, values):
         return block(x, positions, rotation, mask, _Store(keys, values))
 
-    run.__code__ = run.__code__.replace()  # torch keeps what it compiled by code object
+    # torch keeps what it compiled by code, and code of one name and content is equal.
+    run.__code__ = run.__code__.replace(co_name=f"run_{next(_region_numbers)}")
     mark = getattr(torch.compiler, "nested_compile_region", lambda function: function)  # torch 2.8 and newer
     return mark(run)
 
