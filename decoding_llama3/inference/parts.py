@@ -37,28 +37,33 @@ def with_parts(
     Raises ValueError where names or shapes of weights differ, unless `new_weights` allows it: then what differs
     keeps the weights that it was built with, on the model's device and in its dtype.
     """
-    config = model.config
     new = copy.deepcopy(model, {id(tensor): tensor for tensor in chain(model.parameters(), model.buffers())})
+    config, blocks = model.config, [f"layers.{i}" for i in range(len(new.layers))]
     sized = (config.dim, config.norm_eps)
-
-    def exchange(names: list[str], build: Callable[..., nn.Module] | None, *arguments) -> None:
-        for name in names if build is not None else ():
-            made = _take_weights(build(*arguments), new.get_submodule(name), name, new_weights)
-            new.set_submodule(name, made.train(model.training))
-
-    blocks = [f"layers.{i}" for i in range(len(new.layers))]
-    exchange(blocks, block, config)
-    exchange([f"{name}.attention" for name in blocks], attention, config)
-    exchange([f"{name}.feed_forward" for name in blocks], feed_forward, config)
-    exchange([name for name, part in new.named_modules() if isinstance(part, RMSNorm)], norm, *sized)
-    exchange(["norm"], last_norm, *sized)
-    exchange(["tok_embeddings"], embedding, config.vocab_size, config.dim)
-    functions = {"attend": attend, "rotate": rotate}
-    for layer in new.layers:
-        for name, function in functions.items():
-            if function is not None:
-                setattr(layer.attention, name, function)
+    _exchange(new, blocks, block, (config,), new_weights)
+    _exchange(new, [f"{name}.attention" for name in blocks], attention, (config,), new_weights)
+    _exchange(new, [f"{name}.feed_forward" for name in blocks], feed_forward, (config,), new_weights)
+    norms = [name for name, part in new.named_modules() if isinstance(part, RMSNorm)]
+    _exchange(new, norms, norm, sized, new_weights)
+    _exchange(new, ["norm"], last_norm, sized, new_weights)
+    _exchange(new, ["tok_embeddings"], embedding, (config.vocab_size, config.dim), new_weights)
+    for name, function in (("attend", attend), ("rotate", rotate)):
+        for layer in new.layers if function is not None else ():
+            setattr(layer.attention, name, function)
     return new
+
+
+def _exchange(
+    model: Transformer,
+    names: list[str],
+    build: Callable[..., nn.Module] | None,
+    arguments: tuple,
+    new_weights: bool,
+) -> None:
+    """Put what `build(*arguments)` makes in the place of each of the modules `names`."""
+    for name in names if build is not None else ():
+        made = _take_weights(build(*arguments), model.get_submodule(name), name, new_weights)
+        model.set_submodule(name, made.train(model.training))
 
 
 def _take_weights(made: nn.Module, old: nn.Module, name: str, new_weights: bool) -> nn.Module:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from conftest import randomize, shrink
 
 import decoding_llama3 as dl
-from decoding_llama3.inference.quantize import int8_twin
+from decoding_llama3.inference.quantize import quantized
 from decoding_llama3.inspect import probe
 
 SCALING = dl.LlamaConfig.from_preset("llama3.1-8b").rope_scaling
@@ -238,7 +238,7 @@ def test_pairs_turn_as_fast_as_is_said(model, scaling):
 def test_a_matrix_is_told_in_full_even_from_int8(model):
     wk = model.layers[0].attention.wk
     torch.testing.assert_close(probe.matrix(wk), wk.weight.detach())
-    twin = int8_twin(wk)
+    twin = quantized(wk)
     torch.testing.assert_close(probe.matrix(twin), twin(torch.eye(model.config.dim)).T, **CLOSE)
 
 
