@@ -24,8 +24,8 @@ def attend_explicitly(
     """The definition, step by step: softmax(q k^T / sqrt(head_dim)) v.
 
     Query heads 0, 1, ... share key/value head 0 until it has served heads / kv_heads of them,
-    then head 1, ... A mask is True where a query may attend; without one the queries are a whole
-    sequence, each attending to itself and to those before. Returns the result and the weights.
+    then head 1, ... A mask is True where a query may attend; without one the queries are a
+    whole sequence, each attending to itself and those before. Returns result and weights.
     """
     if mask is None:
         mask = causal_mask(torch.arange(q.shape[2], device=q.device), k.shape[2])
@@ -44,7 +44,7 @@ def attend(
 ) -> Float[Tensor, "batch heads seq head_dim"]:
     """The same result in one fused kernel.
 
-    With a mask, the query heads that share keys become more rows of one head: nothing is copied.
+    With a mask, query heads that share keys become more rows of one head: nothing is copied.
     """
     if mask is None:
         k, v = repeat_for_queries(q, k), repeat_for_queries(q, v)

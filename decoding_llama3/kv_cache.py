@@ -45,8 +45,8 @@ class KVCache(nn.Module):
     ]:
         """Write `keys` and `values` at `positions`; return the whole store, empty slots zero.
 
-        A position outside the store raises IndexError on a CPU. A GPU cannot raise: there it ends
-        all further work of the process, so whoever calls checks first.
+        A position outside the store raises IndexError on a CPU. A GPU cannot raise: there it
+        ends all further work of the process, so whoever calls checks first.
         """
         self.keys.index_copy_(2, positions, keys)
         self.values.index_copy_(2, positions, values)

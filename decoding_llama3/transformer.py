@@ -18,8 +18,8 @@ from decoding_llama3.rope import rope_frequencies, rope_rotation, scale_frequenc
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then feed-forward: each reads a normalised copy of the residual stream and adds
-    its result to it.
+    """Attention, then feed-forward: each reads a normalised copy of the residual stream and
+    adds its result to it.
     """
 
     def __init__(self, config: LlamaConfig) -> None:
@@ -76,9 +76,9 @@ class Transformer(nn.Module):
         """The residual stream after the last norm; `output` turns any row of it into logits.
 
         Without `caches`, `tokens` are a whole sequence at increasing `positions` (default 0, 1,
-        ...). With them, one per layer, `tokens` continue what the caches hold, from the absolute
-        `positions` on, and are written there. Caches with slots for `tokens` alone hold nothing
-        else: they are a whole sequence again. Caches without positions, or too few, and tokens
+        ...). With them, one per layer, `tokens` continue what the caches hold, from the
+        absolute `positions` on, and are written there. Caches with slots for `tokens` alone
+        hold nothing else: they are a whole sequence again. Caches without positions, or too few, and tokens
         without a batch axis raise ValueError.
         """
         positions, mask = self._positions_and_mask(tokens, positions, caches)
@@ -97,7 +97,7 @@ class Transformer(nn.Module):
         return [KVCache(*shape, dtype=like.dtype, device=like.device) for _ in self.layers]
 
     def rotation_at(self, positions: Int[Tensor, " seq"]) -> Float[Tensor, "seq pairs 2"]:
-        """Cosine and sine of every pair's angle at `positions`, scaled where the config says so."""
+        """Cosine and sine of every pair's angle at `positions`, by the config's RoPE."""
         # Made anew at each forward: .to(bfloat16) would cast a stored table, which is 14.7 rad
         # wrong by position 8191.
         config = self.config
