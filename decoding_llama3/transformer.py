@@ -78,8 +78,8 @@ class Transformer(nn.Module):
         Without `caches`, `tokens` are a whole sequence at increasing `positions` (default 0, 1,
         ...). With them, one per layer, `tokens` continue what the caches hold, from the
         absolute `positions` on, and are written there. Caches with slots for `tokens` alone
-        hold nothing else: they are a whole sequence again. Caches without positions, or too few, and tokens
-        without a batch axis raise ValueError.
+        hold nothing else: they are a whole sequence again. Caches without positions, or too
+        few, and tokens without a batch axis raise ValueError.
         """
         positions, mask = self._positions_and_mask(tokens, positions, caches)
         rotation = self.rotation_at(positions)

@@ -76,14 +76,14 @@ def head_scores(
 def repeat_losses(
     model: Transformer, tokens: Int[Tensor, "batch seq"], periods: Int[Tensor, " batch"]
 ) -> tuple[float, float]:
-    """Mean loss, in nats a token, of the first copy and of the later copies.
+    """Mean loss, in nats per token, of the first copy and of the later copies.
 
     The first token of the second copy is in neither: nothing before it says that the text begins again.
     """
     losses = next_token_losses(model(tokens), tokens)  # of the tokens at 1, 2, ...
     later = _in_later_copy(tokens, periods)
-    foreseeable = later[:, 1:] & later[:, :-1]  # the token before stands in a later copy too
-    return losses[~later[:, 1:]].mean().item(), losses[foreseeable].mean().item()
+    predictable = later[:, 1:] & later[:, :-1]  # the token before stands in a later copy too
+    return losses[~later[:, 1:]].mean().item(), losses[predictable].mean().item()
 
 
 @torch.no_grad()

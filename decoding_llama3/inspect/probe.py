@@ -48,7 +48,7 @@ def recording(model: nn.Module, names: Iterable[str]) -> Iterator[Record]:
             handle.remove()
 
 
-def matrix(layer: nn.Module) -> Float[Tensor, "rows columns"]:
+def dequantized_weight(layer: nn.Module) -> Float[Tensor, "rows columns"]:
     """The weights of a linear layer or an embedding in float32 on the CPU, widened where they are int8."""
     weight = layer.weight.detach().cpu()
     if weight.is_floating_point():
@@ -119,11 +119,11 @@ def queries_and_keys(
     return pairs
 
 
-def pair_speeds(model: Transformer) -> Float[Tensor, " pairs"]:
-    """Radians a position of each pair, as the model turns them: scaled where its configuration says so."""
-    speeds = rope_frequencies(model.config.head_dim, model.config.rope_theta)
+def pair_frequencies(model: Transformer) -> Float[Tensor, " pairs"]:
+    """Radians per position of each pair, as the model turns them: scaled where its configuration says so."""
+    frequencies = rope_frequencies(model.config.head_dim, model.config.rope_theta)
     scaling = model.config.rope_scaling
-    return speeds if scaling is None else scale_frequencies(speeds, scaling)
+    return frequencies if scaling is None else scale_frequencies(frequencies, scaling)
 
 
 @torch.no_grad()
@@ -253,7 +253,7 @@ def run_layers(
 
 
 def layer_deletion(model: Transformer, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, " layers"]:
-    """Rise of the mean loss, in nats a token, when each block alone is left out."""
+    """Rise of the mean loss, in nats per token, when each block alone is left out."""
     layers = range(len(model.layers))
     losses = [_loss_of(model, tokens, [i for i in layers if i != left_out]) for left_out in layers]
     return torch.stack(losses) - _loss_of(model, tokens, layers)
@@ -262,7 +262,7 @@ def layer_deletion(model: Transformer, tokens: Int[Tensor, "batch seq"]) -> Floa
 def layer_swap(
     model: Transformer, tokens: Int[Tensor, "batch seq"], layers: Sequence[int] | None = None
 ) -> Float[Tensor, "layers layers"]:
-    """Rise of the mean loss, in nats a token, when two of `layers` (by default all) change places.
+    """Rise of the mean loss, in nats per token, when two of `layers` (by default all) change places.
 
     0 on the diagonal. There are n (n - 1) / 2 pairs, and each is a forward pass.
     """

@@ -232,7 +232,7 @@ def test_what_reads_zeros_writes_zeros(model):
 def test_pairs_turn_as_fast_as_is_said(model, scaling):
     with probe.configured(model, rope_scaling=scaling):
         cosine, sine = model.rotation_at(torch.tensor([1])).unbind(-1)
-        torch.testing.assert_close(probe.pair_speeds(model), torch.atan2(sine, cosine)[0], **CLOSE)
+        torch.testing.assert_close(probe.pair_frequencies(model), torch.atan2(sine, cosine)[0], **CLOSE)
 
 
 def test_a_matrix_is_told_in_full_even_from_int8(model):
