@@ -237,9 +237,9 @@ def test_pairs_turn_as_fast_as_is_said(model, scaling):
 
 def test_a_matrix_is_told_in_full_even_from_int8(model):
     wk = model.layers[0].attention.wk
-    torch.testing.assert_close(probe.matrix(wk), wk.weight.detach())
+    torch.testing.assert_close(probe.dequantized_weight(wk), wk.weight.detach())
     twin = quantized(wk)
-    torch.testing.assert_close(probe.matrix(twin), twin(torch.eye(model.config.dim)).T, **CLOSE)
+    torch.testing.assert_close(probe.dequantized_weight(twin), twin(torch.eye(model.config.dim)).T, **CLOSE)
 
 
 def test_only_the_blocks_asked_for_change_places():
