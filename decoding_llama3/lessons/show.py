@@ -111,6 +111,12 @@ def token_strings(ids: Int[Tensor, "*any"], tokenizer: Tokenizer) -> list[str]:
     ]
 
 
+def common_words(tokenizer: Tokenizer, most: int = 3000) -> list[int]:
+    """Ids of the words, or their beginnings, that were learned first: a space and ASCII letters; at most `most`."""
+    texts = {token: tokenizer.decode([token]) for token in range(256, tokenizer.bos_id)}
+    return [t for t, text in texts.items() if text[0] == " " and text[1:].isalpha() and text.isascii()][:most]
+
+
 def real_model(checkpoint: str = "") -> tuple[Transformer, Tokenizer] | None:
     """The model and tokenizer of a checkpoint's directory, or of DECODING_LLAMA3_CHECKPOINT; without one, None.
 

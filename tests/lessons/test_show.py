@@ -122,6 +122,14 @@ def test_token_strings_name_each_id(another_checkpoint):
     assert show.token_strings(ids, tokenizer) == ["BOS", "the", " golden", " bird"]
 
 
+def test_common_words_are_the_first_tokens_of_a_space_and_letters():
+    tokenizer = dl.load_tokenizer("tiny")
+    words = [tokenizer.decode([token]) for token in show.common_words(tokenizer, most=200)]
+    assert len(words) == 200
+    assert words[:3] == [" t", " a", " the"]
+    assert all(word.startswith(" ") and word[1:].isascii() and word[1:].isalpha() for word in words)
+
+
 def test_windows_follow_on_each_other_each_after_a_begin_of_text(another_checkpoint):
     model, tokenizer = dl.load_model(another_checkpoint), dl.load_tokenizer("tiny")
     rows = show.held_out_ids(model, tokenizer, windows=3, length=11)
