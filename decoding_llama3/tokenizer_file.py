@@ -47,7 +47,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
         fault = f"it has {len(pairs)} lines, but only {len(ranks)} different tokens"
     elif sorted(ranks.values()) != list(range(len(ranks))):
         fault = f"its {len(ranks)} tokens have not the ranks 0 to {len(ranks) - 1}, once each"
-    elif lacking := [byte for byte in map(bytes, zip(range(256))) if byte not in ranks]:
+    elif lacking := [bytes([b]) for b in range(256) if bytes([b]) not in ranks]:
         fault = f"{len(lacking)} of the 256 single bytes are no tokens, first {lacking[0]!r}"
     elif found := [name for name in special_names() if name.encode() in ranks]:
         fault = f"the special token {found[0]} is among its ordinary ones"

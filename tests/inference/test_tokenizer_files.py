@@ -1,5 +1,6 @@
 """Where a checkpoint's tokenizer is found, and what is said when it is not."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -122,7 +123,8 @@ def test_every_row_of_a_padded_embedding_decodes(tmp_path):
 
 
 def test_llama_3_with_eight_more_rows(tmp_path):
-    llama3 = Path(dl.load_tokenizer("llama3")._bpe.name)
+    package = Path(importlib.util.find_spec("llama_models").submodule_search_locations[0])
+    llama3 = package / "llama3" / "tokenizer.model"
     tokenizer = dl.load_tokenizer(checkpoint(tmp_path, 128_264, [{"id": 128_256, "content": "<pad>"}], llama3))
     assert tokenizer.n_vocab == 128_264
     assert tokenizer.decode([9906, 128_256, 128_263]) == "Hello<pad><|added_token_128263|>"
