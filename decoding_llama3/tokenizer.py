@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import tiktoken
 
@@ -124,12 +125,12 @@ def _pieces(text: str) -> Iterator[str]:
         yield chunk[done:]
 
 
-def _as_python(ids: object) -> object:
+def _as_python(ids: Any) -> Any:
     # Tensors, arrays and what they hold become Python's own lists and numbers.
     return ids.tolist() if hasattr(ids, "tolist") else ids
 
 
-def _sequence(ids: object) -> Iterable:
+def _sequence(ids: Any) -> Iterable:
     ids = _as_python(ids)
     if isinstance(ids, (str, bytes, bytearray)) or not isinstance(ids, Iterable):
         raise TypeError(f"decode takes token ids, found {ids!r:.60}: {_ONE_SEQUENCE}")

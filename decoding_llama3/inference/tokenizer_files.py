@@ -28,7 +28,9 @@ def load_tokenizer(path: str | PathLike, checkpoint: str | PathLike | None = Non
         tokenizer = Tokenizer(file)
         directory = directory if checkpoint is None else _directory(checkpoint)
         ids = range(tokenizer.n_vocab, _embedding_rows(directory, tokenizer.n_vocab, file))
-        return Tokenizer(file, _added_tokens(directory, ids, tokenizer.special_ids)) if ids else tokenizer
+        if directory is None or not ids:
+            return tokenizer
+        return Tokenizer(file, _added_tokens(directory, ids, tokenizer.special_ids))
     except OSError as error:
         raise ValueError(f"cannot look for the tokenizer of {path}: {error.strerror}") from None
 
@@ -61,7 +63,7 @@ def _directory(path: str | PathLike) -> Path:
 def _find_llama3() -> Path:
     package = importlib.util.find_spec("llama_models")  # finds the folder without running the package
     if package is not None:
-        for folder in package.submodule_search_locations:
+        for folder in package.submodule_search_locations or ():
             file = Path(folder) / "llama3" / "tokenizer.model"
             if file.is_file():
                 return file
