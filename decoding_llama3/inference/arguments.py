@@ -4,6 +4,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable
 from numbers import Real
+from typing import Any
 
 from torch import Tensor
 
@@ -31,9 +32,8 @@ def check_ids(name: str, ids: Iterable[int] | Tensor | int, vocab_size: int) -> 
     """
     if isinstance(ids, (str, bytes)):
         raise TypeError(f"{name} is text, found {ids!r:.40}: encode it with the model's tokenizer first")
-    values = ids.tolist() if hasattr(ids, "tolist") else ids  # tensors and numpy arrays
-    if not isinstance(values, Iterable):
-        values = [values]
+    listed: Any = getattr(ids, "tolist", lambda: ids)()  # of tensors and numpy arrays
+    values = listed if isinstance(listed, Iterable) else [listed]
     return [_check_id(name, value, vocab_size) for value in values]
 
 
@@ -65,7 +65,7 @@ def check_seed(seed: int | None) -> int | None:
     return number
 
 
-def _check_id(name: str, value: int, vocab_size: int) -> int:
+def _check_id(name: str, value: Any, vocab_size: int) -> int:
     if isinstance(value, (list, tuple, Tensor)):
         raise TypeError(f"{name} has the ids of one text, found {value!r:.40} in it: pass one row, such as ids[0]")
     token = _whole(f"each id of {name} is", value)
@@ -77,7 +77,7 @@ def _check_id(name: str, value: int, vocab_size: int) -> int:
     return token
 
 
-def _whole(what: str, value: int) -> int:
+def _whole(what: str, value: Any) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError

@@ -73,7 +73,7 @@ class DecodeStep:
             self.report("compiling the decode step: once per shape of model, up to half a minute for 32 blocks")
         try:
             logits = self._compiled.call(self._by_block, tokens, positions, self._stores)
-        except (torch._dynamo.exc.TorchDynamoException, torch._inductor.exc.InductorError) as error:
+        except _failures() as error:
             reason = textwrap.shorten(str(error), 200)
             raise ValueError(f"torch.compile failed here ({reason}): load the model without compile") from error
         self._compiled.is_new = False
@@ -112,6 +112,14 @@ def find_compiler() -> str | None:
 def can_compile(device: torch.device | str) -> bool:
     """Whether `torch.compile` finds what it needs for `device`."""
     return torch.device(device).type != "cpu" or find_compiler() is not None
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """What torch raises when it cannot compile."""
+    from torch._dynamo.exc import TorchDynamoException
+    from torch._inductor.exc import InductorError
+
+    return TorchDynamoException, InductorError
 
 
 @dataclass
@@ -176,18 +184,18 @@ def _compiled(signature: Hashable, device_type: str) -> _Compiled:
     return _Compiled(torch.compile(read_token, backend=backend, fullgraph=True, dynamic=False))
 
 
-def _cpu_backend(graph: torch.fx.GraphModule, inputs: list) -> Callable:
-    products = dict.fromkeys((torch._C._nn.linear, F.linear, int8_product), row_product)
+def _cpu_backend(graph: torch.fx.GraphModule, inputs: list) -> Any:
+    products = dict.fromkeys((F.linear, int8_product), row_product)
     return _inductor(graph, inputs, products, {})
 
 
-def _gpu_backend(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+def _gpu_backend(graph: torch.fx.GraphModule, inputs: list) -> Any:
     """nn.Linear stays the library's product, its tiles tuned; launches are recorded as one CUDA graph."""
     products = {int8_product: one_row_product}
     return _inductor(graph, inputs, products, {"triton.cudagraphs": True, "coordinate_descent_tuning": True})
 
 
-def _inductor(graph: torch.fx.GraphModule, inputs: list, products: dict, options: dict) -> Callable:
+def _inductor(graph: torch.fx.GraphModule, inputs: list, products: dict, options: dict) -> Any:
     """Compile `graph`, with the products of a single row exchanged for others of the same result."""
     from torch._inductor.compile_fx import compile_fx
 
@@ -202,7 +210,10 @@ def _inductor(graph: torch.fx.GraphModule, inputs: list, products: dict, options
 
 def _is_one_row(product: torch.fx.Node) -> bool:
     """Whether a product is of one row, and has no bias (None, if it is named at all)."""
-    x, is_int8 = product.args[0].meta["example_value"], product.target is int8_product
+    first, is_int8 = product.args[0], product.target is int8_product
+    if not isinstance(first, torch.fx.Node):
+        return False
+    x = first.meta["example_value"]
     bias = None if is_int8 else (*product.args[2:], product.kwargs.get("bias"))[0]
     return x.numel() == x.shape[-1] and bias is None
 

@@ -133,7 +133,7 @@ class Generator:
             ahead = self._device.type == "cuda" and not is_last  # a GPU gets its next step before it is waited for
             if ahead:
                 token = choose(self._read_token(token, at))
-            new = self._check_finite(arriving())
+            new = self._check_finite(int(arriving()))
             if new in stops:
                 return
             self.past += [new] * ahead
@@ -150,8 +150,8 @@ class Generator:
             self.past += ids
             return logits
         self._reserve(len(self.past) + len(ids))
-        for start in range(0, len(ids), CHUNK):
-            chunk = ids[start : start + CHUNK]
+        hidden = torch.empty(0)
+        for chunk in (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK)):
             positions = torch.arange(len(self.past), len(self.past) + len(chunk), device=self._device)
             self.past += chunk
             views = [_View(cache, len(self.past)) for cache in self.caches]  # the first chunk needs no mask so

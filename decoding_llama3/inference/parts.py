@@ -61,7 +61,9 @@ def _exchange(
     new_weights: bool,
 ) -> None:
     """Put what `build(*arguments)` makes in the place of each of the modules `names`."""
-    for name in names if build is not None else ():
+    if build is None:
+        return
+    for name in names:
         made = _take_weights(build(*arguments), model.get_submodule(name), name, new_weights)
         model.set_submodule(name, made.train(model.training))
 

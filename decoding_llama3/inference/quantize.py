@@ -6,6 +6,7 @@ million weights, two AVX-512 cores), and moves tiny's predictions by 0.033 nats 
 
 from collections.abc import Callable
 from functools import cache
+from typing import TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -53,6 +54,8 @@ class Int8Linear(Int8Weight):
 
 class Int8Embedding(Int8Weight):
     """An `nn.Embedding` of such a matrix: a token's vector is its int8 row times the row's scale, in `dtype`."""
+
+    like: Tensor
 
     def __init__(
         self, weight: Int8[Tensor, "rows columns"], scale: Float[Tensor, " rows"], dtype: torch.dtype
@@ -137,7 +140,7 @@ def int8_layer(
     return Int8Linear(weight, scale) if type(layer) is nn.Linear else Int8Embedding(weight, scale, dtype)
 
 
-def is_quantizable(layer: nn.Module) -> bool:
+def is_quantizable(layer: nn.Module) -> TypeGuard[nn.Linear | nn.Embedding]:
     """Whether `layer` is a matrix that int8 can stand for: a bias-free linear layer or an embedding."""
     return type(layer) is nn.Embedding or (type(layer) is nn.Linear and layer.bias is None)
 
@@ -151,7 +154,9 @@ def quantize_int8(model: Transformer) -> Transformer:
     for module in list(model.modules()):
         for name, child in module.named_children():
             if is_quantizable(child):
-                first = done.setdefault(child.weight, done.get(child.weight) or quantized(child))
+                if child.weight not in done:
+                    done[child.weight] = quantized(child)
+                first = done[child.weight]
                 setattr(module, name, int8_layer(child, first.weight, first.scale, child.weight.dtype))
     return model
 

@@ -99,7 +99,7 @@ def head_attribution(
     side_by_side = record.inputs[name][:, position]  # (batch, heads * head_dim)
     # wo is linear: fed with one head's features alone, it gives what that head writes.
     alone = torch.eye(config.n_heads).repeat_interleave(config.head_dim, dim=1).to(side_by_side)  # (heads, dim)
-    added = model.layers[layer].attention.wo(side_by_side * alone[:, None])  # (heads, batch, dim)
+    added = model.get_submodule(name)(side_by_side * alone[:, None])  # (heads, batch, dim)
     return share_of_logit(model, added, record.inputs["norm"][:, position], token).T
 
 
@@ -130,7 +130,7 @@ def _in_later_copy(tokens: Int[Tensor, "batch seq"], periods: Int[Tensor, " batc
     repeats = tokens == tokens.gather(1, (position - period).clamp(min=0))
     fits = later[:, -1] & (repeats | ~later).all(dim=1)
     if not fits.all():
-        row = fits.int().argmin().item()
+        row = int(fits.int().argmin())
         raise ValueError(
             f"row {row} does not repeat after {periods[row]} tokens: pass tokens and periods as drawn together"
         )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from decoding_llama3.attention import Attention, attend_explicitly, causal_mask
 from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.quantize import Int8Weight
 from decoding_llama3.norm import RMSNorm
 from decoding_llama3.rope import apply_rope, rope_frequencies, scale_frequencies
 from decoding_llama3.transformer import Transformer
@@ -50,10 +51,10 @@ def recording(model: nn.Module, names: Iterable[str]) -> Iterator[Record]:
 
 def dequantized_weight(layer: nn.Module) -> Float[Tensor, "rows columns"]:
     """The weights of a linear layer or an embedding in float32 on the CPU, widened where they are int8."""
-    weight = layer.weight.detach().cpu()
-    if weight.is_floating_point():
-        return weight.float()
-    return weight * layer.scale.cpu().float()[:, None]
+    if isinstance(layer, Int8Weight):
+        return layer.weight.cpu() * layer.scale.cpu()[:, None]
+    assert isinstance(layer, (nn.Linear, nn.Embedding))
+    return layer.weight.detach().cpu().float()
 
 
 def names_of(model: Transformer, part: str) -> list[str]:
@@ -114,7 +115,9 @@ def queries_and_keys(
     rotation = model.rotation_at(torch.arange(tokens.shape[1], device=tokens.device))
     pairs = []
     for i, layer in enumerate(model.layers):
-        q, k = (layer.attention.split_heads(record.outputs[f"layers.{i}.attention.{w}"]) for w in ("wq", "wk"))
+        attention = layer.get_submodule("attention")
+        assert isinstance(attention, Attention)
+        q, k = (attention.split_heads(record.outputs[f"layers.{i}.attention.{w}"]) for w in ("wq", "wk"))
         pairs.append((apply_rope(q, rotation), apply_rope(k, rotation)) if rotated else (q, k))
     return pairs
 
@@ -154,7 +157,8 @@ def logit_attribution(
     """
     check_index("position", position, tokens.shape[1])
     added = {name: write[:, position] for name, write in writes(model, tokens).items()}
-    shares = share_of_logit(model, torch.stack(list(added.values())), sum(added.values()), token)
+    parts = torch.stack(list(added.values()))
+    shares = share_of_logit(model, parts, parts.sum(dim=0), token)
     return dict(zip(added, shares, strict=True))
 
 
@@ -193,7 +197,8 @@ def neuron_triggers(
         raise ValueError(f"k is {k}, but there are {tokens.numel()} tokens: ask for 1 to {tokens.numel()}")
     values = neuron_activations(model, tokens, layer)[..., neuron].flatten()
     strongest = values.abs().topk(k).indices.tolist()
-    return [(*divmod(i, tokens.shape[1]), values[i].item()) for i in strongest]
+    places = [divmod(int(i), tokens.shape[1]) for i in strongest]
+    return [(row, at, float(values[i])) for (row, at), i in zip(places, strongest, strict=True)]
 
 
 def next_token_losses(

@@ -168,11 +168,15 @@ def untie(model):
     model.output.weight = nn.Parameter(model.output.weight.flip(1), requires_grad=False)
 
 
-CHANGES = [
-    zero_feed_forward, replace_weight, replace_storage, swap_layers, repeat_layer, cut, change_theta, untie,
-    quantize_int8, round_to_bfloat16,
-    *(one_layer(f.__name__, f) for f in (set_eps, halve, attend_uniformly, own_forward, bias, hook, pre_hook)),
+AT_ONCE = [  # most are followed without compiling anew
+    zero_feed_forward, replace_weight, replace_storage, swap_layers, repeat_layer, untie, quantize_int8,
+    *(one_layer(f.__name__, f) for f in (set_eps, hook, pre_hook)),
 ]  # fmt: skip
+COMPILED_ANEW = [
+    cut, change_theta, round_to_bfloat16,
+    *(one_layer(f.__name__, f) for f in (halve, attend_uniformly, own_forward, bias)),
+]  # fmt: skip
+CHANGES = [*AT_ONCE, *(pytest.param(change, marks=pytest.mark.long) for change in COMPILED_ANEW)]
 
 
 @compiles
@@ -235,6 +239,7 @@ def test_what_is_done_to_a_model_for_a_while_counts_for_that_while(opened):
     assert torch.equal(logits_of(model), before)
 
 
+@pytest.mark.long
 @compiles
 @pytest.mark.parametrize(
     "parts", [{"attention": HalvedAttention}, {"norm": PlusOne}, {"rotate": lambda x, rotation: x}], ids=str
@@ -247,6 +252,7 @@ def test_a_model_with_parts_exchanged_decodes_as_the_eager_one_does(parts):
     assert torch.equal(logits_of(model), before)
 
 
+@pytest.mark.long
 @compiles
 def test_a_function_exchanged_for_all_models_is_followed(monkeypatch):
     model, eager = compiled_and_eager()
@@ -369,6 +375,7 @@ def test_without_a_compiler_the_model_stays_eager(model, monkeypatch, capsys):
     )
 
 
+@pytest.mark.long
 @compiles
 def test_positions_far_beyond_the_first_cache_compile_too():
     """RoPE with Llama 3.1's frequencies."""
