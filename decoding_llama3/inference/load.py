@@ -139,6 +139,8 @@ def read_config(path: str | PathLike) -> LlamaConfig:
     directory = checkpoint_directory(path)
     if (directory / "config.json").is_file():
         return LlamaConfig.from_huggingface(directory / "config.json")
+    if any(directory.glob("consolidated.*.pth")):  # Llama 2's params.json leaves the vocabulary to the weights
+        return _open_meta(directory)[0]
     return LlamaConfig.from_params_json(directory / "params.json")
 
 

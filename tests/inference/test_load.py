@@ -16,8 +16,7 @@ import decoding_llama3 as dl
 from decoding_llama3.inference import compile, memory
 from decoding_llama3.inference import load as loading
 from decoding_llama3.inference.devices import choose_dtype
-from decoding_llama3.inference.load import save_huggingface
-from decoding_llama3.inference.memory import check_memory
+from decoding_llama3.inference.load import read_config, save_huggingface
 from decoding_llama3.inference.quantize import Int8Embedding, quantize_int8
 
 PARAMS = {
@@ -88,7 +87,7 @@ def test_metas_parts_are_joined_along_the_axis_they_were_cut(meta_model, tmp_pat
 
 def test_a_llama_2_file_without_its_vocabulary_size(meta_model, tmp_path):
     save_meta(meta_model, tmp_path, parts=2, params=PARAMS | {"vocab_size": -1})
-    assert load(tmp_path).config.vocab_size == 320
+    assert load(tmp_path).config.vocab_size == read_config(tmp_path).vocab_size == 320
 
 
 def test_the_layouts_of_both_kinds_differ_in_queries_and_keys_alone(meta_model, tmp_path):
@@ -399,31 +398,6 @@ def test_a_dtype_that_is_none_is_told():
         dl.load_model("tiny", dtype="bfloat16")
     with pytest.raises(ValueError, match=r"found torch\.int8: for one byte a weight, use quantize='int8'"):
         dl.load_model("tiny", dtype=torch.int8)
-
-
-# The 8B has 8,030,261,248 weights, and 131,072 bytes of cache a token in bfloat16; a tenth of the whole is for
-# activations. So it takes 38.1 GB in float32, 19.0 GB in bfloat16; in int8, 11.3 GB and 10.1 GB.
-@pytest.mark.parametrize(
-    ("free", "remedy"),
-    [
-        (30e9, r"use quantize='int8'"),
-        (11e9, r"use dtype=torch\.bfloat16 with quantize='int8'"),
-        (8e9, r"the largest preset that fits is llama3\.2-1b in bfloat16"),
-        (1e6, r"the largest preset that fits is none, not even tiny"),
-    ],
-)
-def test_what_memory_cannot_hold_is_told_with_what_it_can(free, remedy, monkeypatch):
-    config = dl.LlamaConfig.from_preset("llama3-8b")
-    monkeypatch.setattr(memory, "free_bytes", lambda device: int(free))
-    words = rf"needs 35\.46 GiB on cpu in torch\.float32 .*, but {free / 2**30:.2f} GiB are free: {remedy}$"
-    with pytest.raises(ValueError, match=words):
-        check_memory(config, "cpu", torch.float32)
-
-
-def test_the_smaller_dtype_is_offered_to_what_is_int8_already(monkeypatch):
-    monkeypatch.setattr(memory, "free_bytes", lambda device: int(10.5e9))
-    with pytest.raises(ValueError, match=r"in int8 .* are free: use dtype=torch\.bfloat16$"):
-        check_memory(dl.LlamaConfig.from_preset("llama3-8b"), "cpu", torch.float32, "int8")
 
 
 def test_memory_is_asked_for_before_a_weight_is_read(huggingface, monkeypatch):
