@@ -2,7 +2,7 @@
 
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import psutil
 import torch
@@ -128,7 +128,8 @@ def _devices(device: str) -> Rows:
         yield f"cuda:{i}", f"{torch.cuda.get_device_name(i)}, capability {major}.{minor}, {memory}"
 
 
-def _in_each(count) -> str:
+def _in_each(count: Callable[[torch.dtype, str | None], int]) -> str:
+    """Bytes in each precision, in words."""
     parts = (f"{gib(count(*how))} in {how[1] or name_of(how[0])}" for how in PRECISIONS)
     return ", ".join(parts)
 

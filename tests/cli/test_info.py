@@ -9,6 +9,7 @@ from decoding_llama3.cli import machine
 from decoding_llama3.cli.commands import app
 from decoding_llama3.cli.machine import CARDS, describe, info_rows
 from decoding_llama3.inference.devices import native_dtype
+from decoding_llama3.inference.memory import check_memory, choose_fit, gib
 
 LLAMA3 = ["llama3.2-1b", "llama3.2-3b", "llama3-8b", "llama3-70b", "llama3.1-405b"]
 
@@ -57,6 +58,27 @@ def test_info_says_how_a_card_runs_each_llama_3(name, capability, gb, dtype, fou
     assert f"capability {capability[0]}.{capability[1]}" in rows["cuda:0"]
     for model, how in zip(LLAMA3, found, strict=True):
         assert (rows[model].split(",")[0] == how) if how else not rows[model].startswith(("int8,", "bfloat16,"))
+
+
+@pytest.mark.parametrize(
+    ("capability", "gb", "dtype", "quantize"),
+    [
+        ((7, 5), 15, torch.float16, "int8"),
+        ((8, 9), 24, torch.bfloat16, None),
+        ((8, 0), 40, torch.bfloat16, None),
+        ((9, 0), 80, torch.bfloat16, None),
+    ],
+)
+def test_what_info_says_of_a_card_is_what_is_loaded_there(capability, gb, dtype, quantize, monkeypatch):
+    """The command line and the notebooks ask `choose_fit`; `load_model` then asks `check_memory`."""
+    pretend(monkeypatch, ("card", capability, gb))
+    config = dl.LlamaConfig.from_preset("llama3-8b")
+    fit = choose_fit(config, "cuda")
+    assert (fit.dtype, fit.quantize) == (dtype, quantize)
+    assert dict(info_rows(None))["llama3-8b"].startswith(f"{fit}, {gib(fit.needed)}")
+    check_memory(config, "cuda", fit.dtype, fit.quantize)
+    with pytest.raises(ValueError, match=r"the largest preset that fits is llama3"):
+        choose_fit(dl.LlamaConfig.from_preset("llama3.1-405b"), "cuda")
 
 
 def test_each_of_several_cards_has_its_row(monkeypatch):

@@ -54,7 +54,7 @@ def stop(graph: GraphLowering) -> None:
 
 
 def attend_as_a_card(q: Tensor, k: Tensor, v: Tensor, attn_mask: Tensor) -> Tensor:
-    """Torch chooses the kernel of attention by asking the card: with a mask, the memory-efficient one."""
+    """Torch asks the card for its kernel of attention. With a mask this one, or cuDNN's: one launch either way."""
     bias = torch.where(attn_mask, 0.0, float("-inf")).to(q.dtype).expand(*q.shape[:3], k.shape[2])
     return torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, bias, False)[0]
 
