@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.compile import compile_decode_step, find_compiler
+from decoding_llama3.inference.empty import empty_model
 from decoding_llama3.inference.generator import Decoder, sample
-from decoding_llama3.inference.load import empty_model
 from decoding_llama3.inference.memory import check_memory, free_bytes
 from decoding_llama3.inference.quantize import TWINS
 from decoding_llama3.presets import PRESETS

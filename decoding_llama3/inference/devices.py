@@ -11,8 +11,12 @@ def best_device() -> str:
 
 
 def check_device(device: str | torch.device) -> None:
-    """Raise ValueError, with the devices that there are, if tensors cannot be made on `device`."""
+    """Raise ValueError, with the devices that there are, if no model can run on `device`, or TypeError."""
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device is a string such as 'cpu' or 'cuda:0', or a torch.device, found {device!r}")
     try:
+        if str(device).partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+            raise NotImplementedError("models run on cpu, cuda, mps and xpu")
         torch.empty(0, device=torch.device(device))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
