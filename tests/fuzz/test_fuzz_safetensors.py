@@ -52,7 +52,7 @@ def change_entry(draw: random.Random, header: dict) -> None:
             [*NUMBERS, *(n + draw.choice([-4, 4, 0]) for n in values)]
         )
         if draw.random() < 0.2:
-            values.append(draw.choice(NUMBERS))
+            values.extend([draw.choice(NUMBERS)] * draw.choice([1, 1, 10_000]))
 
 
 def exchange_ranges(draw: random.Random, header: dict) -> None:
@@ -77,6 +77,12 @@ def repeat(draw: random.Random, text: str, header: dict) -> str:
     return text[:-1] + f", {json.dumps(name)}: {json.dumps(header[draw.choice(list(header))])}}}"
 
 
+def is_entry(value: object) -> bool:
+    """Whether it still is one, so that another change can be made to it."""
+    lists = [value.get(key) for key in ("shape", "data_offsets")] if isinstance(value, dict) else [None]
+    return all(isinstance(n, list) and n and all(isinstance(i, (int, float)) for i in n) for n in lists)
+
+
 def mutate(draw: random.Random, content: bytes) -> bytes:
     end = 8 + struct.unpack("<Q", content[:8])[0]
     if draw.random() < 0.4:
@@ -84,7 +90,7 @@ def mutate(draw: random.Random, content: bytes) -> bytes:
     header = json.loads(content[8:end])
     header.pop("__metadata__")
     for _ in range(draw.choice([1, 1, 2])):
-        if all(isinstance(entry, dict) and isinstance(entry.get("shape"), list) for entry in header.values()):
+        if all(is_entry(entry) for entry in header.values()):
             draw.choice([change_entry, change_entry, exchange_ranges, rename])(draw, header)
     text = json.dumps(header)
     text = repeat(draw, text, header) if draw.random() < 0.1 else text

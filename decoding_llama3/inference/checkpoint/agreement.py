@@ -71,8 +71,9 @@ def _list(what: str, names: list[str]) -> str:
 def _check_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
     stored, theirs = checkpoint.tensors[name], shown(checkpoint.stored_name(name))
     if stored.shape != shape:
+        found = f"shape {stored.shape}" if len(stored.shape) < 10 else f"{len(stored.shape):,} axes"
         raise ValueError(
-            f"{checkpoint.path} holds {theirs} of shape {stored.shape}, but its configuration asks for {shape}: "
+            f"{checkpoint.path} holds {theirs} of {found}, but its configuration asks for {shape}: "
             "are configuration and weights of one model, and all parts there?"
         )
     if stored.dtype not in FLOATS:

@@ -51,14 +51,15 @@ def _format(directory: Path) -> ModuleType:
 
 
 def _no_directory(path: str) -> str:
+    name = path if path.isprintable() and 0 < len(path) <= 200 else shown(path, 200)
     if os.path.isfile(path):
-        return f"{shown(path, 200)} is a file: pass the directory of the checkpoint, with its configuration"
+        return f"{name} is a file: pass the directory of the checkpoint, with its configuration"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", path):
         return (
             f"no directory {path}: if it is a model on the Hugging Face Hub, download it with `hf download {path} "
             f"--local-dir {path.split('/')[1]}`, and pass that directory"
         )
-    return f"no directory {shown(path, 200)}: pass a Hugging Face or Meta checkpoint directory, or 'tiny'"
+    return f"no directory {name}: pass a Hugging Face or Meta checkpoint directory, or 'tiny'"
 
 
 def _why_no_checkpoint(directory: Path) -> str:

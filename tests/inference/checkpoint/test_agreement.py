@@ -61,6 +61,10 @@ def lose_an_axis(weights: dict[str, Tensor]) -> None:
     weights["model.layers.0.self_attn.q_proj.weight"] = torch.tensor(1.0)
 
 
+def grow_axes(weights: dict[str, Tensor]) -> None:
+    weights["model.norm.weight"] = torch.ones(192).view(192, *[1] * 63)
+
+
 def store_integers(weights: dict[str, Tensor]) -> None:
     weights["lm_head.weight"] = weights["lm_head.weight"].to(torch.int8)
 
@@ -81,6 +85,7 @@ def write_a_long_name(weights: dict[str, Tensor]) -> None:
         (use_our_name, r"lacks 'model\.norm\.weight' and has, beyond .*, 'norm\.weight'"),
         (cut_a_row, r"lm_head\.weight' of shape \(319, 192\), but its configuration asks for \(320, 192\)"),
         (lose_an_axis, r"q_proj\.weight' of shape \(\), but its configuration asks for \(192, 192\)"),
+        (grow_axes, r"norm\.weight' of 64 axes, but its configuration asks for \(192,\)"),
         (store_integers, r"lm_head\.weight' as I8, and quantised weights are not supported"),
         (write_an_escape_code, r"has, beyond .*, '\\x1b\[31mred\\x1b\]0;title'"),
         (write_a_long_name, r"has, beyond .*, 'x{77}\.\.\.'"),
@@ -112,6 +117,15 @@ def test_five_million_layers_are_refused_at_once(huggingface, rename):
     with pytest.raises(ValueError, match=r"5,000,000 layers, but the weights have 2|lacks 'model\.embed_tokens"):
         load(huggingface)
     assert time.perf_counter() - started < 2
+
+
+@pytest.mark.parametrize("size", [2**40, 2**62, 2**70])
+@pytest.mark.parametrize("key", ["vocab_size", "intermediate_size"])
+def test_sizes_that_no_tensor_has_are_refused(huggingface, key, size):
+    """2**62 rows overflow torch's arithmetic, 2**70 its integers."""
+    edit_json(huggingface / "config.json", **{key: size})
+    with pytest.raises(ValueError, match=r"no computer holds a model|its configuration asks for|must be|at most"):
+        load(huggingface)
 
 
 @pytest.mark.parametrize(

@@ -44,8 +44,8 @@ def test_what_is_no_path_is_refused_by_its_type(path):
         load(path)
 
 
-def test_a_file_in_place_of_its_directory_is_told_from_nothing(huggingface):
-    with pytest.raises(ValueError, match=r"model\.safetensors' is a file: pass the directory"):
+def test_a_file_in_place_of_its_directory_is_refused(huggingface):
+    with pytest.raises(ValueError, match=r"model\.safetensors is a file: pass the directory"):
         load(huggingface / "model.safetensors")
 
 
