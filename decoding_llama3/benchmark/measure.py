@@ -25,11 +25,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.compile import compile_decode_step, find_compiler
+from decoding_llama3.inference.compile import CompiledTransformer, compile_model, find_compiler
 from decoding_llama3.inference.empty import empty_model
-from decoding_llama3.inference.generator import Decoder, sample
+from decoding_llama3.inference.generator import Generator
 from decoding_llama3.inference.memory import check_memory, free_bytes
-from decoding_llama3.inference.quantize import TWINS
+from decoding_llama3.inference.quantize import int8_layer
+from decoding_llama3.inference.sampling import sample
 from decoding_llama3.presets import PRESETS
 from decoding_llama3.transformer import Transformer
 
@@ -252,21 +253,21 @@ def random_model(
             if weight not in made:
                 made[weight] = (_random_int8 if in_int8 else _random)(weight.shape, dtype, generator)
             if in_int8:
-                setattr(module, name, TWINS[type(child)](*made[weight]))
+                setattr(module, name, int8_layer(child, *made[weight], dtype))
             else:
                 child.weight = made[weight]
     if compile:
-        compile_decode_step(model.eval())
+        model = compile_model(model)
     return model.eval()
 
 
 def our_engine(model: Transformer) -> Engine:
     """This package's model as an engine."""
 
-    def start(context: int, more: int) -> Decoder:
-        decoder = Decoder(model)
-        decoder.n_read = context  # its cache stays zeros there, which take as long to read as any numbers
-        return decoder
+    def start(context: int, more: int) -> Generator:
+        generator = Generator(model, isinstance(model, CompiledTransformer), context + more)
+        generator.past = [0] * context  # the caches stay zeros there, which take as long to read as any numbers
+        return generator
 
     return Engine(start, read_bytes(model))
 
@@ -402,7 +403,7 @@ def growth(
     yield from (decode("context", n, model, n) for n in contexts)
     for depth in depths:
         shallow = dataclasses.replace(config, n_layers=depth)
-        shallow = random_model(shallow, device, dtype, compile=hasattr(model, "decode_step"))
+        shallow = random_model(shallow, device, dtype, compile=isinstance(model, CompiledTransformer))
         yield decode("depth", depth, shallow, contexts[0])
     engine = our_engine(model)
     for n in prompts:

@@ -13,11 +13,11 @@ from decoding_llama3.inference.checkpoint.agreement import check_agreement
 from decoding_llama3.inference.checkpoint.find import open_checkpoint
 from decoding_llama3.inference.checkpoint.stored import Checkpoint, Stored, check_dtype
 from decoding_llama3.inference.checkpoint.untrusted import shown
-from decoding_llama3.inference.compile import compile_decode_step
+from decoding_llama3.inference.compile import compile_model
 from decoding_llama3.inference.devices import check_device, choose_dtype
 from decoding_llama3.inference.empty import empty_model
 from decoding_llama3.inference.memory import check_memory
-from decoding_llama3.inference.quantize import TWINS, Int8Linear, int8_twin
+from decoding_llama3.inference.quantize import Int8Linear, is_quantizable, quantized
 from decoding_llama3.transformer import Transformer
 
 
@@ -54,9 +54,7 @@ def load_model(
         _place(model, name, checkpoint.tensors[f"{name}.weight"], device, dtype, quantize)
     if checkpoint.config.tie_embeddings:
         _tie(model, checkpoint)
-    if compile:
-        compile_decode_step(model)
-    return model
+    return compile_model(model) if compile else model
 
 
 def _with_weights(model: Transformer) -> list[str]:
@@ -73,14 +71,14 @@ def _place(
     dtype: torch.dtype,
     quantize: str | None,
 ) -> None:
-    """Give the module of that name its weight; with `quantize`, put its int8 twin in its place."""
+    """Give the module of that name its weight; with `quantize`, put int8 in its place."""
     module = model.get_submodule(name)
-    twin = quantize is not None and type(module) in TWINS
-    as_it_is = torch.device(device).type == "cpu" and source.dtype == dtype and not twin
+    to_int8 = quantize is not None and is_quantizable(module)
+    as_it_is = torch.device(device).type == "cpu" and source.dtype == dtype and not to_int8
     weight = source.read(keep=as_it_is).to(device, dtype).contiguous()
     module.weight = nn.Parameter(weight, requires_grad=False)
-    if twin:
-        model.set_submodule(name, int8_twin(module))
+    if to_int8:
+        model.set_submodule(name, quantized(module))
 
 
 def _tie(model: Transformer, checkpoint: Checkpoint) -> None:

@@ -38,8 +38,8 @@ def save_huggingface(
 ) -> None:
     """Write config.json and model.safetensors, readable by `load_model` and by transformers.
 
-    Weights are stored in `dtype`, or as they are; those of an int8 model are multiplied out: the numbers that it
-    computes with, in the dtype of its scales. A model does not know its tokenizer: without ids, null is written.
+    Weights are stored in `dtype`, or as they are; those of an int8 model are multiplied out, rows times scales, and
+    rounded to the dtype of its norms. A model does not know its tokenizer: without ids, null is written.
     An earlier pair of files is replaced: who reads it meanwhile, or after a kill, finds a whole pair or no config.
     Raises ValueError for a model that is not that of its configuration, for a dtype that weights are not stored in
     (TypeError if it is none), and for a directory with files of another model; OSError if it cannot be written.
@@ -89,7 +89,7 @@ def _weights(model: Transformer) -> dict[str, Tensor]:
     state = model.state_dict()
     for scale in [name for name in state if name.endswith(".scale")]:
         name, steps = f"{scale.removesuffix('.scale')}.weight", state.pop(scale)
-        state[name] = state[name].to(steps.dtype) * steps[:, None]
+        state[name] = (state[name] * steps[:, None]).to(state["norm.weight"].dtype)
     _check_weights(state, model.config)
     if model.config.tie_embeddings:
         output, embedding = state.pop("output.weight"), state["tok_embeddings.weight"]

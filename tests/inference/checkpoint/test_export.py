@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from conftest import randomize, shrink
+from conftest import randomize, relative_difference, shrink
 from folders import PARAMS, TOKENS, into_shards, load, save_meta
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -91,17 +91,20 @@ def test_an_output_that_its_configuration_wrongly_ties_is_not_dropped(model, tmp
 
 @pytest.mark.parametrize("preset", ["llama3-8b", "llama3.2-1b"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_an_int8_model_is_saved_as_the_numbers_that_it_computes_with(preset, dtype, tmp_path):
-    """Its codes under the names of weights would load in transformers, 200 times too large."""
+def test_an_int8_model_is_saved_as_its_rows_times_their_scales(preset, dtype, tmp_path):
+    """Its codes under the names of weights would load in transformers, 200 times too large.
+
+    In bfloat16 the products of rows and scales are rounded once, by up to 2^-9, which they are not in the model.
+    """
     model = quantize_int8(randomize(dl.Transformer(shrink(preset))).to(dtype))
     save_huggingface(model, tmp_path)
     found = dl.load_model(tmp_path, dtype=dtype)
     for name, weight in model.state_dict().items():
         if name.endswith(".scale"):
             codes = model.state_dict()[name.replace(".scale", ".weight")]
-            expected = (codes.double() * weight.double()[:, None]).to(dtype)
+            expected = (codes.float() * weight[:, None]).to(dtype)
             assert torch.equal(found.state_dict()[name.replace(".scale", ".weight")], expected)
-    torch.testing.assert_close(found(TOKENS), model(TOKENS))
+    assert relative_difference(found(TOKENS), model(TOKENS)) < {torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
 
 
 @pytest.mark.parametrize("change", ["more", "less", "shape", "meta", "integers"])
