@@ -38,7 +38,7 @@ def save_huggingface(
 ) -> None:
     """Write config.json and model.safetensors, readable by `load_model` and by transformers.
 
-    Weights are stored in `dtype`, or as they are; those of an int8 model are multiplied out, rows times scales, and
+    Weights are stored in `dtype`, or as they are; those of an int8 model are rows times scales, multiplied out and
     rounded to the dtype of its norms. A model does not know its tokenizer: without ids, null is written.
     An earlier pair of files is replaced: who reads it meanwhile, or after a kill, finds a whole pair or no config.
     Raises ValueError for a model that is not that of its configuration, for a dtype that weights are not stored in

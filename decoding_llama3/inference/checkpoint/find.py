@@ -4,15 +4,15 @@ import os
 import re
 from os import PathLike
 from pathlib import Path
-from types import ModuleType
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.checkpoint import huggingface, meta
-from decoding_llama3.inference.checkpoint.stored import Checkpoint
+from decoding_llama3.inference.checkpoint.huggingface import ADAPTER_ALONE, HUGGINGFACE
+from decoding_llama3.inference.checkpoint.meta import META
+from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format
 from decoding_llama3.inference.checkpoint.untrusted import shown
 from decoding_llama3.inference.data import data_directory
 
-FORMATS = (huggingface, meta)  # in a folder with configuration and weights of both, the first is taken
+FORMATS = (HUGGINGFACE, META)  # in a folder with configuration and weights of both, the first is taken
 
 
 def open_checkpoint(path: str | PathLike) -> Checkpoint:
@@ -21,7 +21,7 @@ def open_checkpoint(path: str | PathLike) -> Checkpoint:
     Raises ValueError where there is none, or one that is damaged or contradicts itself.
     """
     directory = checkpoint_directory(path)
-    return _format(directory).open_checkpoint(directory)
+    return _format(directory).open(directory)
 
 
 def read_config(path: str | PathLike) -> LlamaConfig:
@@ -40,14 +40,14 @@ def checkpoint_directory(path: str | PathLike) -> Path:
     directory = data_directory() / "tiny-llama3" if path == "tiny" else Path(path)
     if os.fspath(path) == "" or not os.path.isdir(directory):  # unlike Path.is_dir, never an error
         raise ValueError(_no_directory(os.fspath(path)))
-    if not any(os.path.isfile(directory / kind.CONFIG) for kind in FORMATS):
+    if not any(os.path.isfile(directory / format.config) for format in FORMATS):
         raise ValueError(f"{directory} {_why_no_checkpoint(directory)}")
     return directory
 
 
-def _format(directory: Path) -> ModuleType:
-    configured = [kind for kind in FORMATS if os.path.isfile(directory / kind.CONFIG)]
-    return next((kind for kind in configured if any(directory.glob(kind.SOME_WEIGHTS))), configured[0])
+def _format(directory: Path) -> Format:
+    configured = [format for format in FORMATS if os.path.isfile(directory / format.config)]
+    return next((format for format in configured if any(directory.glob(format.weights))), configured[0])
 
 
 def _no_directory(path: str) -> str:
@@ -64,7 +64,7 @@ def _no_directory(path: str) -> str:
 
 def _why_no_checkpoint(directory: Path) -> str:
     if os.path.isfile(directory / "adapter_config.json"):
-        return huggingface.ADAPTER_ALONE
+        return ADAPTER_ALONE
     if models := sorted(directory.glob("models--*--*")):
         return f"is a cache of the Hugging Face Hub: pass one of the folders in {shown(models[0].name)}/snapshots"
     if hashes := sorted(directory.glob("snapshots/*/")):

@@ -4,16 +4,15 @@ import os
 from pathlib import Path
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.checkpoint import names
 from decoding_llama3.inference.checkpoint.index import read_index
+from decoding_llama3.inference.checkpoint.names import DERIVED, HUGGINGFACE_NAMES, Names
 from decoding_llama3.inference.checkpoint.rows import interleave_pairs
 from decoding_llama3.inference.checkpoint.shard import open_shard
-from decoding_llama3.inference.checkpoint.stored import Checkpoint, Read, Stored
+from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format, Read, Stored
 from decoding_llama3.inference.checkpoint.untrusted import shown
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
-NAMES = names.Names(names.HUGGINGFACE)
-SOME_WEIGHTS = "*.safetensors"
+NAMES = Names(HUGGINGFACE_NAMES)
 ADAPTER_ALONE = (
     "holds the adapter of a model alone: merge it into its base model (merge_and_unload of the package peft, then "
     "save_pretrained), and pass the folder of the merged one"
@@ -27,18 +26,12 @@ _NO_SAFETENSORS = {  # what lies there in place of model.safetensors: what to do
 }
 
 
-def read_config(directory: Path) -> LlamaConfig:
-    """The configuration, the weights untouched; ValueError says what is wrong with it."""
+def _read_config(directory: Path) -> LlamaConfig:
     return LlamaConfig.from_huggingface(directory / CONFIG)
 
 
-def open_checkpoint(directory: Path) -> Checkpoint:
-    """All tensors of the folder, none of them read yet.
-
-    Raises ValueError where the configuration, the index, or the header of a file is wrong, and where files and
-    index contradict each other.
-    """
-    config = read_config(directory)
+def _open(directory: Path) -> Checkpoint:
+    config = _read_config(directory)
     tensors, unknown = {}, []
     for theirs, stored in _open_weights(directory).items():
         ours = NAMES.ours(theirs)
@@ -78,7 +71,7 @@ def _open_shards(directory: Path, shard_of: dict[str, str]) -> dict[str, Stored]
         for name, tensor in open_shard(directory / shard).items():
             if shard_of.get(name) == shard:
                 stored[name] = tensor
-            elif not names.DERIVED.fullmatch(name):
+            elif not DERIVED.fullmatch(name):
                 listed = f"lists it in {shown(shard_of[name])}" if name in shard_of else "does not list it"
                 raise ValueError(
                     f"{directory / shard} holds {shown(name)}, but {INDEX} {listed}: download the checkpoint "
@@ -97,3 +90,6 @@ def _why_no_weights(directory: Path) -> str:
         if any(directory.glob(pattern)):
             return why
     return f"lacks {WEIGHTS}: download the checkpoint again, with all its files"
+
+
+HUGGINGFACE = Format(CONFIG, "*.safetensors", _read_config, _open)

@@ -7,27 +7,23 @@ import torch
 from torch import Tensor
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.checkpoint import names
+from decoding_llama3.inference.checkpoint.names import META_NAMES, Names
 from decoding_llama3.inference.checkpoint.pth import open_pth
-from decoding_llama3.inference.checkpoint.stored import Checkpoint, Stored
+from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format, Stored
 from decoding_llama3.inference.checkpoint.untrusted import shown
 from decoding_llama3.inference.empty import in_first_layer, tensor_shapes
 
 CONFIG = "params.json"
-SOME_WEIGHTS = "consolidated.*.pth"
-NAMES = names.Names(names.META)
+PARTS = "consolidated.*.pth"
+NAMES = Names(META_NAMES)
 
 
-def read_config(directory: Path) -> LlamaConfig:
-    """The configuration, the weights untouched; ValueError says what is wrong with it."""
+def _read_config(directory: Path) -> LlamaConfig:
     return LlamaConfig.from_params_json(directory / CONFIG)
 
 
-def open_checkpoint(directory: Path) -> Checkpoint:
-    """All tensors of the folder, their parts to be joined as they are read.
-
-    Raises ValueError where the configuration or a part is wrong, and where parts do not belong together.
-    """
+def _open(directory: Path) -> Checkpoint:
+    """Parts that belong together are joined as they are read."""
     parts = [open_pth(path) for path in _paths(directory)]
     if unshared := set().union(*parts) - set(parts[0]).intersection(*parts):
         raise ValueError(
@@ -47,7 +43,7 @@ def open_checkpoint(directory: Path) -> Checkpoint:
 
 
 def _paths(directory: Path) -> list[Path]:
-    paths = sorted(directory.glob(SOME_WEIGHTS))
+    paths = sorted(directory.glob(PARTS))
     if [path.name for path in paths] != [f"consolidated.{i:02d}.pth" for i in range(len(paths))] or not paths:
         found = ", ".join(shown(path.name) for path in paths[:20]) or "none"
         raise ValueError(f"{directory} should hold consolidated.00.pth, .01, ... without a gap, found {found}")
@@ -95,3 +91,6 @@ def _only(what: str, parts: list[Stored], keep: bool = False) -> Tensor:
 
 def _cat(parts: list[Stored], axis: int, keep: bool = False) -> Tensor:
     return torch.cat([part.read() for part in parts], dim=axis)  # a copy, kept or not
+
+
+META = Format(CONFIG, PARTS, _read_config, _open)

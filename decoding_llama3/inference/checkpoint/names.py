@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-HUGGINGFACE = {
+HUGGINGFACE_NAMES = {
     "tok_embeddings": "model.embed_tokens",
     "layers": "model.layers",
     "attention.wq": "self_attn.q_proj",
@@ -18,7 +18,7 @@ HUGGINGFACE = {
     "norm": "model.norm",
     "output": "lm_head",
 }
-META = {
+META_NAMES = {
     "feed_forward.w_gate": "feed_forward.w1",
     "feed_forward.w_down": "feed_forward.w2",
     "feed_forward.w_up": "feed_forward.w3",

@@ -54,6 +54,16 @@ class Checkpoint:
     unknown: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Format:
+    """How checkpoints of one format are found in a directory and opened; both functions raise ValueError."""
+
+    config: str  # the file of the configuration
+    weights: str  # a pattern for the files of weights
+    read_config: Callable[[Path], LlamaConfig]
+    open: Callable[[Path], Checkpoint]
+
+
 class MappedFile:
     """The tensors of a file, read through memory maps: one for those that are kept, and one to copy from.
 
