@@ -19,8 +19,8 @@ from rich.text import Text
 import decoding_llama3 as dl
 from decoding_llama3.benchmark import measure, runs, tables
 from decoding_llama3.cli.machine import info_rows
+from decoding_llama3.inference.checkpoint.find import read_config
 from decoding_llama3.inference.devices import best_device, choose_dtype
-from decoding_llama3.inference.load import read_config
 from decoding_llama3.inference.memory import choose_fit, name_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Llama 3, small enough to read.")

@@ -22,8 +22,8 @@ from decoding_llama3.config import LlamaConfig
 from decoding_llama3.experiments.corpus import UNSCORED, Corpus, Windows, encode_all, repeated_span
 from decoding_llama3.experiments.snapshots import load_snapshot, save_snapshot, snapshots
 from decoding_llama3.experiments.tokenizer_training import train_tokenizer
+from decoding_llama3.inference.checkpoint.export import save_huggingface
 from decoding_llama3.inference.compile import find_compiler
-from decoding_llama3.inference.load import save_huggingface
 from decoding_llama3.inspect.heads import head_scores, repeat_losses, repeated_random_tokens
 from decoding_llama3.tokenizer import N_SPECIAL, Tokenizer
 from decoding_llama3.transformer import Transformer
@@ -271,7 +271,8 @@ def _resume(path: Path, corpus, config, settings, model, optimizers) -> list[dic
 
 
 def _finish(out: Path, corpus, settings, model, tokenizer, records, n_tokens: int) -> None:
-    save_huggingface(model.eval(), out, dtype=torch.bfloat16)
+    ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+    save_huggingface(model.eval(), out, dtype=torch.bfloat16, **ids)
     model.bfloat16().float()  # the weights that the file holds
     _, seen = settings.shape_at(settings.steps - 1)  # in longer windows one would measure how it extrapolates
     nats, bits = bits_per_byte(model, tokenizer, corpus.held_out, seen)

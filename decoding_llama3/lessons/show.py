@@ -18,9 +18,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from decoding_llama3.inference.checkpoint.find import read_config
 from decoding_llama3.inference.data import data_directory
 from decoding_llama3.inference.devices import choose_dtype
-from decoding_llama3.inference.load import load_model, read_config
+from decoding_llama3.inference.load import load_model
 from decoding_llama3.inference.memory import choose_fit
 from decoding_llama3.inference.tokenizer_files import load_tokenizer
 from decoding_llama3.lessons.style import use_style

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 import decoding_llama3 as dl
 from decoding_llama3.cli.commands import app
 from decoding_llama3.inference import memory
-from decoding_llama3.inference.load import save_huggingface
+from decoding_llama3.inference.checkpoint.export import save_huggingface
 
 
 def run(*args: str, text: str | None = None):

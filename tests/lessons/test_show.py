@@ -12,7 +12,8 @@ from matplotlib import pyplot as plt
 
 import decoding_llama3 as dl
 from decoding_llama3.inference import memory
-from decoding_llama3.inference.load import checkpoint_directory, save_huggingface
+from decoding_llama3.inference.checkpoint.export import save_huggingface
+from decoding_llama3.inference.checkpoint.find import checkpoint_directory
 from decoding_llama3.inference.memory import needed_bytes
 from decoding_llama3.lessons import show
 
