@@ -42,7 +42,7 @@ def read_params_json(text_or_path: str | PathLike, vocab_size: int | None) -> tu
             f"{source} has keys this model has no use for ({some}{more}); known are "
             f"{', '.join(PARAMS)}: is it a Llama 2 or 3 text model?"
         )
-    check(params, PARAMS, source)
+    params = check(params, PARAMS, source)
     if params["vocab_size"] == -1 and vocab_size is None:
         raise ValueError(
             f"{source} has vocab_size -1, which means 'not set': pass vocab_size=32000 for a "
@@ -88,7 +88,7 @@ def add_unstated(stated: dict, rope_scaling: object, presets: dict, source: str)
 def read_huggingface(text_or_path: str | PathLike) -> tuple[dict, str]:
     """The keyword arguments of `LlamaConfig` in a `config.json`, and its source."""
     config, source = read_json(text_or_path, "config.json")
-    check(config, HUGGINGFACE, source)
+    config = check(config, HUGGINGFACE, source)
     check_computation(config, source)
     if config["model_type"] == "mistral":
         config = _MISTRAL | config

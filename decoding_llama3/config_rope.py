@@ -22,6 +22,12 @@ _LLAMA3 = {
     "high_freq_factor": _FACTOR,
     "original_max_position_embeddings": Setting("an integer", 1, SIZE, required=True),
 }
+_NAMES = {  # their name: the one in `RopeScaling`
+    "factor": "factor",
+    "low_freq_factor": "low_freq_factor",
+    "high_freq_factor": "high_freq_factor",
+    "original_max_position_embeddings": "original_context",
+}
 
 
 def read_rope(config: dict, source: str) -> tuple[float, dict | None]:
@@ -29,30 +35,29 @@ def read_rope(config: dict, source: str) -> tuple[float, dict | None]:
 
     What is not implemented, and what stands in two places and differs, raises ValueError.
     """
-    outer = config.get("rope_theta", 10_000)
-    theta, scaling = outer, None
-    found = {}
+    rope = {"rope_theta": config.get("rope_theta", 10_000.0)}
+    found = []
     for place in _PLACES:
-        if rope := config.get(place):
-            scaling = _read_scaling(rope, f"{place} of {source}")
-            theta = rope.get("rope_theta", outer)
-            found[place] = theta, scaling
-            if "rope_theta" in config:
-                _agree({"rope_theta": outer, f"rope_theta in {place}": theta}, source)
-            context = config.get("original_max_position_embeddings")
-            if scaling and context is not None:
-                inner = {f"that in {place}": scaling["original_context"]}
-                _agree({"original_max_position_embeddings": context} | inner, source)
-    if len(found) == 2 and found["rope_parameters"] != found["rope_scaling"]:
-        _agree({place: config[place] for place in _PLACES}, source)
-    return float(theta), scaling
+        if config.get(place):
+            inside = rope | _read_place(config[place], f"{place} of {source}")
+            for key in ("rope_theta", "original_max_position_embeddings"):
+                if config.get(key) is not None and key in inside:
+                    _agree(source, key, config[key], f"that in {place}", inside[key])
+            found.append(inside)
+    if len(found) == 2:
+        for key in found[0] | found[1]:
+            values = [inside.get(key) for inside in found]
+            _agree(source, f"{key} in {_PLACES[0]}", values[0], f"in {_PLACES[1]}", values[1])
+    rope = found[0] if found else rope
+    theta = rope.pop("rope_theta")
+    return theta, {_NAMES[key]: value for key, value in rope.items()} or None
 
 
-def _read_scaling(rope: dict, source: str) -> dict | None:
-    """The keyword arguments of `RopeScaling` in one of the two places."""
-    check(rope, _ALWAYS, source)
+def _read_place(rope: dict, source: str) -> dict:
+    """The settings of one of the two places that are used: theta and those of the scaling."""
+    rope = check(rope, _ALWAYS, source)
     kind = rope.get("rope_type", rope.get("type", "default"))
-    _agree({"rope_type": kind, "type": rope.get("type", kind)}, source)
+    _agree(source, "rope_type", kind, "type", rope.get("type", kind))
     if kind not in ("default", "llama3"):
         raise ValueError(
             f"{source} sets the rope type to {shown(kind)}, which changes the computation and "
@@ -67,16 +72,13 @@ def _read_scaling(rope: dict, source: str) -> dict | None:
                 f"{source} sets {shown(key)} to {shown(value)}, which the rope type {kind!r} "
                 "does not use: is the type missing or another one?"
             )
-    if kind == "default":
-        return None
-    check(rope, _LLAMA3, source)
-    scaling = {key: float(rope[key]) for key in _LLAMA3 if key.endswith("factor")}
-    return scaling | {"original_context": rope["original_max_position_embeddings"]}
+    if kind == "llama3":
+        rope = check(rope, _LLAMA3, source)
+    return {key: rope[key] for key in used if key in ("rope_theta", *_NAMES) and key in rope}
 
 
-def _agree(values: dict, source: str) -> None:
+def _agree(source: str, first: str, a: object, second: str, b: object) -> None:
     """Of two places for one setting, neither may win in silence."""
-    (first, a), (second, b) = values.items()
     if a != b:
         raise ValueError(
             f"{source} sets {first} to {shown(a)}, but {second} to {shown(b)}: which of the "

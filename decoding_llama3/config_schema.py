@@ -93,25 +93,30 @@ _ARCHITECTURAL = re.compile(
 )
 _SWITCHED_OFF = (None, False, {}, [], "")
 _ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "LLaMAForCausalLM")
-_UNUSED = {"max_window_layers", "sequence_bias"}  # of a window, seen by itself; of sampling
+_UNUSED = {"max_window_layers", "sequence_bias", "guidance_scale"}  # the last two of sampling
 
 
-def check(values: dict, table: dict[str, Setting], source: str) -> None:
-    """What is missing or out of its range raises ValueError, another type TypeError."""
+def check(values: dict, table: dict[str, Setting], source: str) -> dict:
+    """The same values, those of the kind "a number" as float.
+
+    What is missing or out of its range raises ValueError, another type TypeError.
+    """
     required = [key for key, setting in table.items() if setting.required]
-    if missing := [key for key in required if values.get(key) is None]:
-        names = ", ".join(missing)
-        raise ValueError(f"{source} lacks {names}: is it the file of a Llama model, whole?")
+    missing = ", ".join(key for key in required if values.get(key) is None)
+    if missing:
+        raise ValueError(f"{source} lacks {missing}: is it the file of a Llama model, whole?")
+    checked = dict(values)
     for key, (kind, low, high, _, null) in table.items():
         value = values.get(key)
         if key not in values or (null and value is None):
             continue
-        number = kind in ("an integer", "a number")
+        wanted, number = f"{source} sets {key} to {shown(value)}, expected {kind}", high > 0
         if not isinstance(value, _TYPES[kind]) or (number and isinstance(value, bool)):
-            raise TypeError(f"{source} sets {key} to {shown(value)}, expected {kind}")
+            raise TypeError(wanted)
         if number and not low <= value <= high:
-            wanted = f"{kind} from {low:,} to {high:,}"
-            raise ValueError(f"{source} sets {key} to {shown(value)}, expected {wanted}")
+            raise ValueError(f"{wanted} from {low:,} to {high:,}")
+        checked[key] = float(value) if kind == "a number" else value
+    return checked
 
 
 def check_computation(config: dict, source: str) -> None:

@@ -44,7 +44,9 @@ def read_json(text_or_path: str | PathLike, filename: str) -> tuple[dict, str]:
 
 def shown(value: object, limit: int = 80) -> str:
     """A value as Python writes it, in at most `limit` characters, all of them printable."""
-    text = _SHORT.repr(value)
+    short = reprlib.Repr()
+    short.maxlevel, short.maxstring, short.maxother = 3, limit, limit
+    text = short.repr(value)
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
@@ -103,7 +105,3 @@ def _object(source: str, pairs: list[tuple[str, object]]) -> dict:
 
 def _integer(digits: str) -> int | float:
     return int(digits) if len(digits) <= LONGEST_INTEGER else math.inf  # refused with its key
-
-
-_SHORT = reprlib.Repr()
-_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 60, 60
