@@ -11,7 +11,7 @@ from decoding_llama3.rope import apply_rope
 
 
 def causal_mask(positions: Int[Tensor, " seq"], length: int) -> Bool[Tensor, "seq length"]:
-    """True where the query at `positions[i]` may look at the key at j, that is j <= positions[i]."""
+    """True where the query at `positions[i]` may attend to the key at j: j <= positions[i]."""
     return torch.arange(length, device=positions.device) <= positions[:, None]
 
 
@@ -21,19 +21,18 @@ def attend_explicitly(
     v: Float[Tensor, "batch kv_heads length head_dim"],
     mask: Bool[Tensor, "seq length"] | None,
 ) -> tuple[Float[Tensor, "batch heads seq head_dim"], Float[Tensor, "batch heads seq length"]]:
-    """The definition, step by step: softmax(q k^T / sqrt(head_dim)) v. Returns the result and the weights.
+    """The definition, step by step: softmax(q k^T / sqrt(head_dim)) v.
 
-    Query heads 0, 1, ... share key/value head 0 until it has served heads / kv_heads of them, then head 1, ...
-    A mask is True where a query may look; without one the queries are a whole sequence, each looking at
-    itself and before. `attend` is the fast twin.
+    Query heads 0, 1, ... share key/value head 0 until it has served heads / kv_heads of them,
+    then head 1, ... A mask is True where a query may attend; without one the queries are a
+    whole sequence, each attending to itself and those before. Returns result and weights.
     """
     if mask is None:
         mask = causal_mask(torch.arange(q.shape[2], device=q.device), k.shape[2])
-    queries_per_kv = q.shape[1] // k.shape[1]
-    k = k.repeat_interleave(queries_per_kv, dim=1)  # (batch, heads, length, head_dim)
-    v = v.repeat_interleave(queries_per_kv, dim=1)
+    k, v = repeat_for_queries(q, k), repeat_for_queries(q, v)
     scores = q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5  # (batch, heads, seq, length)
-    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1, dtype=torch.float32).type_as(q)
+    weights = scores.masked_fill(~mask, float("-inf")).softmax(dim=-1, dtype=torch.float32)
+    weights = weights.type_as(q)
     return weights @ v, weights
 
 
@@ -43,17 +42,32 @@ def attend(
     v: Float[Tensor, "batch kv_heads length head_dim"],
     mask: Bool[Tensor, "seq length"] | None,
 ) -> Float[Tensor, "batch heads seq head_dim"]:
-    """The same result in one fused kernel: query heads that share keys become more rows, not copied keys."""
+    """The same result in one fused kernel.
+
+    With a mask, query heads that share keys become more rows of one head: nothing is copied.
+    """
     if mask is None:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        k, v = repeat_for_queries(q, k), repeat_for_queries(q, v)
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
     queries_per_kv = q.shape[1] // k.shape[1]
-    q = q.unflatten(1, (-1, queries_per_kv)).flatten(2, 3)  # (batch, kv_heads, queries_per_kv * seq, head_dim)
+    q = q.unflatten(1, (-1, queries_per_kv)).flatten(2, 3)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask.repeat(queries_per_kv, 1))
     return out.unflatten(2, (queries_per_kv, -1)).flatten(1, 2)
 
 
+def repeat_for_queries(
+    q: Float[Tensor, "batch heads seq head_dim"],
+    kv: Float[Tensor, "batch kv_heads length head_dim"],
+) -> Float[Tensor, "batch heads length head_dim"]:
+    """Each key/value head once for every query head that it serves: 0 0 0 0 1 1 1 1 ..."""
+    return kv.repeat_interleave(q.shape[1] // kv.shape[1], dim=1)
+
+
 class Attention(nn.Module):
     """Causal self-attention in which n_heads queries share n_kv_heads keys and values."""
+
+    attend = staticmethod(attend)
+    rotate = staticmethod(apply_rope)
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -72,12 +86,13 @@ class Attention(nn.Module):
         mask: Bool[Tensor, "seq length"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "batch seq dim"]:
-        q, k, v = (self._split_heads(w(x)) for w in (self.wq, self.wk, self.wv))
-        q, k = apply_rope(q, rotation), apply_rope(k, rotation)
+        q, k, v = (self.split_heads(w(x)) for w in (self.wq, self.wk, self.wv))
+        q, k = self.rotate(q, rotation), self.rotate(k, rotation)
         if cache is not None:
             k, v = cache.update(positions, k, v)
-        return self.wo(attend(q, k, v, mask).transpose(1, 2).flatten(-2))
+        return self.wo(self.attend(q, k, v, mask).transpose(1, 2).flatten(-2))
 
-    def _split_heads(self, x: Float[Tensor, "batch seq features"]) -> Float[Tensor, "batch heads seq head_dim"]:
+    def split_heads(self, x: Float[Tensor, "batch seq features"]) -> Float[Tensor, "batch heads seq head_dim"]:
+        """Cut the features of each token into its heads, and give the heads an axis."""
         # -1, not n_heads: under tensor parallelism each rank holds a slice of the heads.
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

@@ -1,4 +1,8 @@
-"""Part 5 - the key/value cache: what one layer remembers of the tokens it has seen."""
+"""Part 5 - the key/value cache: what one layer remembers of the tokens it has seen.
+
+Keys and values of past tokens never change under a causal mask, so they are stored once and
+read at every later step (Shazeer 2019, arXiv:1911.02150, section 2.3).
+"""
 
 import torch
 from jaxtyping import Float, Int
@@ -6,10 +10,14 @@ from torch import Tensor, nn
 
 
 class KVCache(nn.Module):
-    """Store of one layer's rotated keys and its values, of fixed length, addressed by absolute position.
+    """Store of one layer's rotated keys and its values, addressed by absolute position.
 
-    Holds 2 * batch * n_kv_heads * length * head_dim elements from the start; queries are never stored.
+    Its length is fixed: 2 * batch * n_kv_heads * length * head_dim elements from the start.
+    Queries are never stored.
     """
+
+    keys: Tensor
+    values: Tensor
 
     def __init__(
         self,
@@ -22,17 +30,24 @@ class KVCache(nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        shape = (batch, n_kv_heads, length, head_dim)
-        self.register_buffer("keys", torch.zeros(shape, dtype=dtype, device=device), persistent=False)
-        self.register_buffer("values", torch.zeros(shape, dtype=dtype, device=device), persistent=False)
+        empty = torch.zeros(batch, n_kv_heads, length, head_dim, dtype=dtype, device=device)
+        self.register_buffer("keys", empty, persistent=False)
+        self.register_buffer("values", empty.clone(), persistent=False)
 
     def update(
         self,
         positions: Int[Tensor, " seq"],
         keys: Float[Tensor, "batch kv_heads seq head_dim"],
         values: Float[Tensor, "batch kv_heads seq head_dim"],
-    ) -> tuple[Float[Tensor, "batch kv_heads length head_dim"], Float[Tensor, "batch kv_heads length head_dim"]]:
-        """Write `keys` and `values` at `positions`; return the whole store, unwritten slots being zero."""
+    ) -> tuple[
+        Float[Tensor, "batch kv_heads length head_dim"],
+        Float[Tensor, "batch kv_heads length head_dim"],
+    ]:
+        """Write `keys` and `values` at `positions`; return the whole store, empty slots zero.
+
+        A position outside the store raises IndexError on a CPU. A GPU cannot raise: there it
+        ends all further work of the process, so whoever calls checks first.
+        """
         self.keys.index_copy_(2, positions, keys)
         self.values.index_copy_(2, positions, values)
         return self.keys, self.values

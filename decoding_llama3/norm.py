@@ -6,10 +6,11 @@ from torch import Tensor, nn
 
 
 class RMSNorm(nn.Module):
-    """Divide each token's vector by its root mean square, then scale every feature by a learned weight.
+    """Divide each token's vector by its root mean square, then scale every feature.
 
-    y = x / sqrt(mean(x^2) + eps) * weight. Nothing is subtracted and there is no bias: one statistic
-    a token. The statistic is taken in float32, because in float16 the squares overflow beyond |x| = 255.
+    y = x / sqrt(mean(x^2) + eps) * weight. Nothing is subtracted and there is no bias: one
+    statistic per token. It is taken in float32, because in float16 squares overflow beyond
+    |x| = 255. `weight` is learned.
     """
 
     def __init__(self, dim: int, eps: float) -> None:

@@ -1,4 +1,7 @@
-"""Part 7 - the block and the whole model (Touvron et al. 2023, arXiv:2302.13971; Llama 3: arXiv:2407.21783)."""
+"""Part 7 - the block and the whole model.
+
+Llama: Touvron et al. 2023, arXiv:2302.13971; Llama 3: arXiv:2407.21783.
+"""
 
 from collections.abc import Sequence
 
@@ -15,7 +18,9 @@ from decoding_llama3.rope import rope_frequencies, rope_rotation, scale_frequenc
 
 
 class TransformerBlock(nn.Module):
-    """Attention, then feed-forward; each reads a normalised copy and adds its result to the residual stream."""
+    """Attention, then feed-forward: each reads a normalised copy of the residual stream and
+    adds its result to it.
+    """
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -39,7 +44,8 @@ class TransformerBlock(nn.Module):
 class Transformer(nn.Module):
     """Token ids in, logits of the next token out.
 
-    Built with random weights; under `torch.device("meta")` with shapes alone, so that the 405B fits anywhere.
+    Built with random weights; under `torch.device("meta")` with shapes alone, so that the 405B
+    fits anywhere.
     """
 
     def __init__(self, config: LlamaConfig) -> None:
@@ -58,7 +64,7 @@ class Transformer(nn.Module):
         positions: Int[Tensor, " seq"] | None = None,
         caches: Sequence[KVCache] | None = None,
     ) -> Float[Tensor, "batch seq vocab"]:
-        """Logits after each of `tokens`, in float32; see `hidden` for `positions` and `caches`."""
+        """Logits after each of `tokens`, in float32; see `hidden` for `positions`, `caches`."""
         return self.output(self.hidden(tokens, positions, caches)).float()
 
     def hidden(
@@ -69,33 +75,48 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "batch seq dim"]:
         """The residual stream after the last norm; `output` turns any row of it into logits.
 
-        Without `caches`, `tokens` are a whole sequence at increasing `positions` (default 0, 1, ...). With
-        them, `tokens` continue what the caches hold, from the absolute `positions` on, and are written there.
-        Caches with no room but for `tokens` hold nothing else: they are a whole sequence again.
+        Without `caches`, `tokens` are a whole sequence at increasing `positions` (default 0, 1,
+        ...). With them, one per layer, `tokens` continue what the caches hold, from the
+        absolute `positions` on, and are written there. Caches with slots for `tokens` alone
+        hold nothing else: they are a whole sequence again. Caches without positions, or too
+        few, and tokens without a batch axis raise ValueError.
         """
-        mask = None
-        if caches is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device) if positions is None else positions
-            caches = [None] * len(self.layers)
-        elif positions is None:
-            raise ValueError("caches came without positions: pass the absolute position of each token too")
-        elif tokens.shape[1] < (length := caches[0].keys.shape[2]):
-            mask = causal_mask(positions, length)
-        rotation = self._rotation(positions)
+        positions, mask = self._positions_and_mask(tokens, positions, caches)
+        rotation = self.rotation_at(positions)
         x = self.tok_embeddings(tokens)
-        for layer, cache in zip(self.layers, caches, strict=True):
+        for layer, cache in zip(self.layers, caches or [None] * len(self.layers), strict=True):
             x = layer(x, positions, rotation, mask, cache)
         return self.norm(x)
 
     def make_caches(self, batch: int, length: int) -> list[KVCache]:
-        """One empty cache a layer, for `batch` sequences of up to `length` tokens, where the weights are."""
+        """One empty cache per layer, where the weights are, for `batch` sequences of up to
+        `length` tokens.
+        """
         like, config = self.norm.weight, self.config
         shape = (batch, config.n_kv_heads, length, config.head_dim)
         return [KVCache(*shape, dtype=like.dtype, device=like.device) for _ in self.layers]
 
-    def _rotation(self, positions: Int[Tensor, " seq"]) -> Float[Tensor, "seq pairs 2"]:
-        # Made anew at each forward: .to(bfloat16) would cast a stored table, 14.7 rad wrong by position 8191.
-        freqs = rope_frequencies(self.config.head_dim, self.config.rope_theta, device=positions.device)
-        if self.config.rope_scaling is not None:
-            freqs = scale_frequencies(freqs, self.config.rope_scaling)
+    def rotation_at(self, positions: Int[Tensor, " seq"]) -> Float[Tensor, "seq pairs 2"]:
+        """Cosine and sine of every pair's angle at `positions`, by the config's RoPE."""
+        # Made anew at each forward: .to(bfloat16) would cast a stored table, which is 14.7 rad
+        # wrong by position 8191.
+        config = self.config
+        freqs = rope_frequencies(config.head_dim, config.rope_theta, device=positions.device)
+        if config.rope_scaling is not None:
+            freqs = scale_frequencies(freqs, config.rope_scaling)
         return rope_rotation(freqs, positions)
+
+    def _positions_and_mask(
+        self, tokens: Tensor, positions: Tensor | None, caches: Sequence[KVCache] | None
+    ) -> tuple[Tensor, Tensor | None]:
+        if tokens.dim() != 2:
+            raise ValueError(f"tokens have the axes (batch, seq), found {tuple(tokens.shape)}")
+        if caches is None:
+            whole = torch.arange(tokens.shape[1], device=tokens.device)
+            return whole if positions is None else positions, None
+        if positions is None:
+            raise ValueError("caches came without positions: pass each token's absolute position")
+        if len(caches) != len(self.layers):
+            raise ValueError(f"found {len(caches)} caches for {len(self.layers)} layers: pass one each")
+        length = caches[0].keys.shape[2]
+        return positions, causal_mask(positions, length) if tokens.shape[1] < length else None

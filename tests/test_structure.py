@@ -1,6 +1,8 @@
 """The shape of the package: who may import whom, what is loaded when, how long things are."""
 
 import ast
+import collections
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -65,8 +67,7 @@ def functions(path: Path) -> list[ast.FunctionDef]:
 @pytest.mark.parametrize("path", [path for path in FILES if path.stem != "__main__"], ids=name)
 def test_a_file_imports_only_from_folders_below_its_own(path):
     """Components are at the bottom, the command line at the top; benchmark and inspect stand side by side."""
-    above = [part for folder in FOLDERS_ABOVE[folder_of(path)] for part in (folder,)]
-    assert not forbidden(path, *above, "__main__")
+    assert not forbidden(path, *FOLDERS_ABOVE[folder_of(path)], "__main__")
 
 
 @pytest.mark.parametrize("path", COMPONENTS, ids=name)
@@ -100,9 +101,67 @@ def test_import_loads_nothing_heavy(module):
     assert not {found for found in loaded if found.startswith("decoding_llama3.lessons")}
 
 
+def statements(path: Path) -> int:
+    """How many statements a file has; docstrings, comments and line breaks do not count."""
+    nodes = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.stmt)]
+    texts = [node for node in nodes if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)]
+    return len(nodes) - len(texts)
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
 def test_a_learner_reads_all_of_llama_3_in_one_sitting():
-    lines = {stem: len((PACKAGE / f"{stem}.py").read_text(encoding="utf-8").splitlines()) for stem in STEMS}
-    assert sum(lines.values()) < 450, lines
+    paths = [PACKAGE / f"{stem}.py" for stem in STEMS]
+    assert sum(map(statements, paths)) <= 270, {path.stem: statements(path) for path in paths}
+    assert sum(len(lines(path)) for path in paths) <= 600, {path.stem: len(lines(path)) for path in paths}
+
+
+@pytest.mark.parametrize("path", [path for path in COMPONENTS if path.stem != "tokenizer"], ids=name)
+def test_a_component_fits_a_browser_window(path):
+    """96 columns, so that a notebook that shows its source wraps no line, and 150 lines."""
+    assert len(lines(path)) <= 150
+    assert not [line for line in lines(path) if len(line) > 96]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_no_line_of_a_notebooks_code_wraps(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    code = "".join("".join(cell["source"]) + "\n" for cell in cells if cell["cell_type"] == "code")
+    assert not [line for line in code.splitlines() if len(line) > 96]
+
+
+@pytest.mark.parametrize("path", COMPONENTS, ids=name)
+def test_a_forward_fits_on_one_screen(path):
+    bodies = {
+        f"{node.name} in line {node.lineno}": node.end_lineno - node.body[0].lineno + 1
+        for node in functions(path)
+        if node.name == "forward"
+    }
+    assert not {forward: length for forward, length in bodies.items() if length >= 20}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_no_file_exceeds_300_lines(path):
+    assert len(lines(path)) <= 300
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_nothing_that_is_shipped_patches(path):
+    """Parts are exchanged by `with_parts`: a patched module would be that of every model in the process."""
+    assert not {found for found in imports(path) if found.startswith(("unittest", "pytest"))}
+
+
+def test_a_public_name_means_one_thing():
+    """A command of the command line may be called like the function it calls."""
+    places = collections.defaultdict(list)
+    for path in FILES:
+        if folder_of(path) != "cli":
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                    places[node.name].append(name(path))
+    assert not {public: found for public, found in places.items() if len(found) > 1}
 
 
 @pytest.mark.parametrize("path", FILES, ids=name)

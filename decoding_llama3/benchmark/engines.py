@@ -4,13 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from decoding_llama3.benchmark.work import read_bytes
-from decoding_llama3.inference.compile import compile_decode_step, find_compiler
-from decoding_llama3.inference.generator import Decoder
+from decoding_llama3.inference.generator import Generator
 from decoding_llama3.transformer import Transformer
 
 OURS = {  # how the weights are stored, and whether the step of one token is compiled
@@ -42,17 +40,10 @@ class Engine:
 
 def our_engine(model: Transformer, compile: bool = False) -> Engine:
     """This package's model as an engine; with `compile`, single tokens are read by a compiled step."""
-    if compile:
-        compile_decode_step(model)
 
     def start(context: int, max_new: int) -> Session:
-        decoder = Decoder(model)
-        decoder.n_read = context  # its cache stays zeros there, which take as long to read as any numbers
-        return decoder
+        generator = Generator(model, compile, context + max_new, report=lambda line: None)
+        generator.past = [0] * context  # the caches stay zeros there, which take as long to read as any numbers
+        return generator
 
     return Engine(start, read_bytes(model))
-
-
-def lacks_compiler(device: str | torch.device) -> bool:
-    """Whether `torch.compile` cannot work on `device`, for want of a C++ compiler."""
-    return torch.device(device).type == "cpu" and find_compiler() is None

@@ -12,7 +12,7 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
-from decoding_llama3.benchmark import clock
+import decoding_llama3.benchmark.clock as clock
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.memory import free_bytes
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from decoding_llama3.benchmark import clock
+import decoding_llama3.benchmark.clock as clock
 from decoding_llama3.benchmark.engines import Engine, Session
 from decoding_llama3.benchmark.lengths import WARM_UP
 from decoding_llama3.benchmark.limits import Limits

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.load import empty_model
 from decoding_llama3.inference.memory import check_memory
-from decoding_llama3.inference.quantize import TWINS, quantize_rows
+from decoding_llama3.inference.quantize import int8_layer, is_quantizable, quantize_rows
 from decoding_llama3.presets import PRESETS
 from decoding_llama3.transformer import Transformer
 
@@ -51,11 +51,11 @@ def random_model(
             empty = child._parameters.get("weight")
             if empty is None:
                 continue
-            in_int8 = quantize == "int8" and type(child) in TWINS
+            in_int8 = quantize == "int8" and is_quantizable(child)
             if empty not in made:
                 made[empty] = (_random_int8 if in_int8 else _random)(empty.shape, dtype, generator)
             if in_int8:
-                setattr(module, name, TWINS[type(child)](*made[empty]))
+                setattr(module, name, int8_layer(child, *made[empty], dtype))
             else:
                 child.weight = made[empty]
     return model.eval()
@@ -69,5 +69,4 @@ def _random(shape: torch.Size, dtype: torch.dtype, generator: torch.Generator) -
 
 
 def _random_int8(shape: torch.Size, dtype: torch.dtype, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    rows, scale = quantize_rows(_random(shape, dtype, generator))
-    return rows, scale.to(dtype)
+    return quantize_rows(_random(shape, dtype, generator))

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from decoding_llama3.benchmark.engines import OURS, lacks_compiler
+from decoding_llama3.benchmark.engines import OURS
 from decoding_llama3.benchmark.huggingface import BASELINES, check_transformers
 from decoding_llama3.benchmark.lengths import check_new_tokens, clip_lengths, max_context
 from decoding_llama3.benchmark.models import preset_config, random_model
 from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.compile import can_compile
 from decoding_llama3.inference.devices import check_device
 from decoding_llama3.inference.load import checkpoint_directory, load_model, read_config
 from decoding_llama3.transformer import Transformer
@@ -105,7 +106,7 @@ def _baselines(against: str) -> list[str]:
 
 def _compilable(names: list[str], device: str, report: Callable[[str], None]) -> tuple[str, ...]:
     """All of them, or without a compiler those that need none."""
-    out = [name for name in names if ENGINES[name]["compile"]] if lacks_compiler(device) else []
+    out = [name for name in names if ENGINES[name]["compile"]] if not can_compile(device) else []
     for name in out:
         report(f"{name} is left out: it needs a C++ compiler, g++ or clang")
     if len(out) == len(names):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from decoding_llama3.benchmark import clock
+import decoding_llama3.benchmark.clock as clock
 from decoding_llama3.benchmark.engines import OURS, Engine, our_engine
 from decoding_llama3.benchmark.huggingface import (
     BASELINES,

@@ -7,12 +7,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from decoding_llama3.benchmark import clock
-from decoding_llama3.benchmark.engines import lacks_compiler, our_engine
+import decoding_llama3.benchmark.clock as clock
+from decoding_llama3.benchmark.engines import our_engine
 from decoding_llama3.benchmark.lengths import check_lengths
 from decoding_llama3.benchmark.limits import Limits, measure_limits
 from decoding_llama3.benchmark.measure import decode_seconds, make_prompt
 from decoding_llama3.benchmark.work import Work, decode_work, prefill_work, read_bytes
+from decoding_llama3.inference.compile import can_compile
 from decoding_llama3.transformer import Transformer
 
 CACHED = {  # arguments of `load`, and whether the step is compiled
@@ -56,7 +57,7 @@ def speed_ladder(
     stages = [_stage("full recompute", work, limits, seconds)]
     del model  # before the next one is loaded
     for name, (how, compile) in CACHED.items():
-        if compile and lacks_compiler(device):
+        if compile and not can_compile(device):
             continue
         report(name)
         stages.append(_cached_stage(name, load(**how), compile, context, new_tokens, limits))

@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.compile import compile_decode_step
+from decoding_llama3.inference.compile import compile_model
 from decoding_llama3.inference.data import data_directory
 from decoding_llama3.inference.devices import check_device, choose_dtype
 from decoding_llama3.inference.memory import check_memory
-from decoding_llama3.inference.quantize import TWINS, Int8Linear, int8_twin
+from decoding_llama3.inference.quantize import Int8Linear, is_quantizable, quantized
 from decoding_llama3.transformer import Transformer
 
 META_NAMES = {
@@ -131,9 +131,7 @@ def load_model(
         _place(model, name, source, reorder, device, dtype, quantize)
     if config.tie_embeddings:
         _tie(model, stored, names, directory)
-    if compile:
-        compile_decode_step(model)
-    return model
+    return compile_model(model) if compile else model
 
 
 def read_config(path: str | PathLike) -> LlamaConfig:
@@ -215,17 +213,17 @@ def _place(
     dtype: torch.dtype,
     quantize: str | None,
 ) -> None:
-    """Give the module of that name its weight; with `quantize`, put its int8 twin in its place."""
+    """Give the module of that name its weight; with `quantize`, put int8 in its place."""
     module = model.get_submodule(name)
-    twin = quantize is not None and type(module) in TWINS
-    fits = torch.device(device).type == "cpu" and source.dtype == dtype and not (reorder or twin)
+    to_int8 = quantize is not None and is_quantizable(module)
+    fits = torch.device(device).type == "cpu" and source.dtype == dtype and not (reorder or to_int8)
     weight = source.read(keep=fits)
     if reorder:
         weight = interleave_pairs(weight, model.config.head_dim)
     weight = weight.to(device, dtype).contiguous()
     module.weight = nn.Parameter(weight, requires_grad=False)
-    if twin:
-        model.set_submodule(name, int8_twin(module))
+    if to_int8:
+        model.set_submodule(name, quantized(module))
 
 
 def _tie(model: Transformer, stored: dict[str, _Stored], names: dict[str, str], directory: Path) -> None:

@@ -39,7 +39,7 @@ def weight_bytes(config: LlamaConfig, dtype: torch.dtype, quantize: str | None =
     layer_rows = heads * config.head_dim + config.dim + 2 * config.hidden_dim + config.dim
     rows = config.n_layers * layer_rows + config.vocab_size * (1 if config.tie_embeddings else 2)
     norms = (2 * config.n_layers + 1) * config.dim
-    return config.n_params - norms + (rows + norms) * dtype.itemsize
+    return config.n_params - norms + 4 * rows + norms * dtype.itemsize  # scales are float32
 
 
 def largest_preset(dtype: torch.dtype, free: int) -> str:

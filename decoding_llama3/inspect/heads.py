@@ -76,14 +76,14 @@ def head_scores(
 def repeat_losses(
     model: Transformer, tokens: Int[Tensor, "batch seq"], periods: Int[Tensor, " batch"]
 ) -> tuple[float, float]:
-    """Mean loss, in nats a token, of the first copy and of the later copies.
+    """Mean loss, in nats per token, of the first copy and of the later copies.
 
     The first token of the second copy is in neither: nothing before it says that the text begins again.
     """
     losses = next_token_losses(model(tokens), tokens)  # of the tokens at 1, 2, ...
     later = _in_later_copy(tokens, periods)
-    foreseeable = later[:, 1:] & later[:, :-1]  # the token before stands in a later copy too
-    return losses[~later[:, 1:]].mean().item(), losses[foreseeable].mean().item()
+    predictable = later[:, 1:] & later[:, :-1]  # the token before stands in a later copy too
+    return losses[~later[:, 1:]].mean().item(), losses[predictable].mean().item()
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def head_attribution(
     side_by_side = record.inputs[name][:, position]  # (batch, heads * head_dim)
     # wo is linear: fed with one head's features alone, it gives what that head writes.
     alone = torch.eye(config.n_heads).repeat_interleave(config.head_dim, dim=1).to(side_by_side)  # (heads, dim)
-    added = model.layers[layer].attention.wo(side_by_side * alone[:, None])  # (heads, batch, dim)
+    added = model.get_submodule(name)(side_by_side * alone[:, None])  # (heads, batch, dim)
     return share_of_logit(model, added, record.inputs["norm"][:, position], token).T
 
 
@@ -130,7 +130,7 @@ def _in_later_copy(tokens: Int[Tensor, "batch seq"], periods: Int[Tensor, " batc
     repeats = tokens == tokens.gather(1, (position - period).clamp(min=0))
     fits = later[:, -1] & (repeats | ~later).all(dim=1)
     if not fits.all():
-        row = fits.int().argmin().item()
+        row = int(fits.int().argmin())
         raise ValueError(
             f"row {row} does not repeat after {periods[row]} tokens: pass tokens and periods as drawn together"
         )

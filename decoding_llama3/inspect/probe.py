@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from decoding_llama3.attention import Attention, attend_explicitly, causal_mask
 from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.quantize import Int8Weight
 from decoding_llama3.norm import RMSNorm
 from decoding_llama3.rope import apply_rope, rope_frequencies, scale_frequencies
 from decoding_llama3.transformer import Transformer
@@ -48,12 +49,12 @@ def recording(model: nn.Module, names: Iterable[str]) -> Iterator[Record]:
             handle.remove()
 
 
-def matrix(layer: nn.Module) -> Float[Tensor, "rows columns"]:
+def dequantized_weight(layer: nn.Module) -> Float[Tensor, "rows columns"]:
     """The weights of a linear layer or an embedding in float32 on the CPU, widened where they are int8."""
-    weight = layer.weight.detach().cpu()
-    if weight.is_floating_point():
-        return weight.float()
-    return weight * layer.scale.cpu().float()[:, None]
+    if isinstance(layer, Int8Weight):
+        return layer.weight.cpu() * layer.scale.cpu()[:, None]
+    assert isinstance(layer, (nn.Linear, nn.Embedding))
+    return layer.weight.detach().cpu().float()
 
 
 def names_of(model: Transformer, part: str) -> list[str]:
@@ -111,19 +112,21 @@ def queries_and_keys(
     names = [f"layers.{i}.attention.{w}" for i in range(len(model.layers)) for w in ("wq", "wk")]
     with recording(model, names) as record:
         model.hidden(tokens)
-    rotation = model._rotation(torch.arange(tokens.shape[1], device=tokens.device))
+    rotation = model.rotation_at(torch.arange(tokens.shape[1], device=tokens.device))
     pairs = []
     for i, layer in enumerate(model.layers):
-        q, k = (layer.attention._split_heads(record.outputs[f"layers.{i}.attention.{w}"]) for w in ("wq", "wk"))
+        attention = layer.get_submodule("attention")
+        assert isinstance(attention, Attention)
+        q, k = (attention.split_heads(record.outputs[f"layers.{i}.attention.{w}"]) for w in ("wq", "wk"))
         pairs.append((apply_rope(q, rotation), apply_rope(k, rotation)) if rotated else (q, k))
     return pairs
 
 
-def pair_speeds(model: Transformer) -> Float[Tensor, " pairs"]:
-    """Radians a position of each pair, as the model turns them: scaled where its configuration says so."""
-    speeds = rope_frequencies(model.config.head_dim, model.config.rope_theta)
+def pair_frequencies(model: Transformer) -> Float[Tensor, " pairs"]:
+    """Radians per position of each pair, as the model turns them: scaled where its configuration says so."""
+    frequencies = rope_frequencies(model.config.head_dim, model.config.rope_theta)
     scaling = model.config.rope_scaling
-    return speeds if scaling is None else scale_frequencies(speeds, scaling)
+    return frequencies if scaling is None else scale_frequencies(frequencies, scaling)
 
 
 @torch.no_grad()
@@ -154,7 +157,8 @@ def logit_attribution(
     """
     check_index("position", position, tokens.shape[1])
     added = {name: write[:, position] for name, write in writes(model, tokens).items()}
-    shares = share_of_logit(model, torch.stack(list(added.values())), sum(added.values()), token)
+    parts = torch.stack(list(added.values()))
+    shares = share_of_logit(model, parts, parts.sum(dim=0), token)
     return dict(zip(added, shares, strict=True))
 
 
@@ -193,7 +197,8 @@ def neuron_triggers(
         raise ValueError(f"k is {k}, but there are {tokens.numel()} tokens: ask for 1 to {tokens.numel()}")
     values = neuron_activations(model, tokens, layer)[..., neuron].flatten()
     strongest = values.abs().topk(k).indices.tolist()
-    return [(*divmod(i, tokens.shape[1]), values[i].item()) for i in strongest]
+    places = [divmod(int(i), tokens.shape[1]) for i in strongest]
+    return [(row, at, float(values[i])) for (row, at), i in zip(places, strongest, strict=True)]
 
 
 def next_token_losses(
@@ -244,7 +249,7 @@ def run_layers(
 ) -> Float[Tensor, "batch seq vocab"]:
     """Logits with the blocks applied in `order`, which may leave out, swap or repeat some."""
     positions = torch.arange(tokens.shape[1], device=tokens.device)
-    rotation = model._rotation(positions)
+    rotation = model.rotation_at(positions)
     x = model.tok_embeddings(tokens)
     for i in order:
         check_index("layer", i, len(model.layers))
@@ -253,7 +258,7 @@ def run_layers(
 
 
 def layer_deletion(model: Transformer, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, " layers"]:
-    """Rise of the mean loss, in nats a token, when each block alone is left out."""
+    """Rise of the mean loss, in nats per token, when each block alone is left out."""
     layers = range(len(model.layers))
     losses = [_loss_of(model, tokens, [i for i in layers if i != left_out]) for left_out in layers]
     return torch.stack(losses) - _loss_of(model, tokens, layers)
@@ -262,7 +267,7 @@ def layer_deletion(model: Transformer, tokens: Int[Tensor, "batch seq"]) -> Floa
 def layer_swap(
     model: Transformer, tokens: Int[Tensor, "batch seq"], layers: Sequence[int] | None = None
 ) -> Float[Tensor, "layers layers"]:
-    """Rise of the mean loss, in nats a token, when two of `layers` (by default all) change places.
+    """Rise of the mean loss, in nats per token, when two of `layers` (by default all) change places.
 
     0 on the diagonal. There are n (n - 1) / 2 pairs, and each is a forward pass.
     """

@@ -2,8 +2,9 @@
 
 import pytest
 
-from decoding_llama3.benchmark import engines, huggingface
+from decoding_llama3.benchmark import huggingface
 from decoding_llama3.benchmark.plan import make_plan
+from decoding_llama3.inference import compile
 
 
 def test_lengths_that_do_not_fit_are_left_out_and_reported():
@@ -37,7 +38,7 @@ def test_a_plan_that_cannot_be_is_refused_at_once(options, words):
 
 
 def test_without_a_compiler_only_eager_engines_are_measured(monkeypatch):
-    monkeypatch.setattr(engines, "find_compiler", lambda: None)
+    monkeypatch.setattr(compile, "find_compiler", lambda: None)
     lines = []
     assert make_plan(against="huggingface", report=lines.append).engines == ("eager", "huggingface-eager")
     assert "int8 is left out: it needs a C++ compiler, g++ or clang" in lines

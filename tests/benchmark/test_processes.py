@@ -203,7 +203,7 @@ def test_the_command_measures_in_fresh_processes_and_writes_all_figures(quick, t
 
 @pytest.mark.parametrize(("what", "words"), [("--ladder", "full recompute"), ("--scaling", "seconds per token")])
 def test_ladder_and_scaling_are_printed_and_written(monkeypatch, tmp_path, what, words):
-    monkeypatch.setattr("decoding_llama3.benchmark.engines.find_compiler", lambda: None)
+    monkeypatch.setattr("decoding_llama3.inference.compile.find_compiler", lambda: None)
     monkeypatch.setattr(runs, "measure_limits", lambda *given: LIMITS)
     options = f"bench {what} --device cpu --new-tokens 1 --prompts 8,16 --contexts 8,16 --json".split()
     done = CliRunner().invoke(app, [*options, str(tmp_path / "found.json")])

@@ -10,11 +10,12 @@ import pytest
 import torch
 from conftest import shrink
 
-from decoding_llama3.benchmark import clock, engines, speed_ladder
+from decoding_llama3.benchmark import clock, speed_ladder
 from decoding_llama3.benchmark.limits import Limits
 from decoding_llama3.benchmark.models import random_model
 from decoding_llama3.benchmark.stages import Stage
 from decoding_llama3.benchmark.work import count_flops, read_bytes
+from decoding_llama3.inference import compile
 from decoding_llama3.inference.data import data_directory
 
 LIMITS = Limits(read_bytes_per_s=1e9, read_by="sum", copy_bytes_per_s=1e9, flops_per_s=1e12)
@@ -24,6 +25,7 @@ LIMITS = Limits(read_bytes_per_s=1e9, read_by="sum", copy_bytes_per_s=1e9, flops
 def uncompiled(monkeypatch):
     """torch.compile that returns what it is given: these tests are not of the compiler."""
     monkeypatch.setattr(torch, "compile", lambda function=None, **how: function or (lambda given: given))
+    monkeypatch.setattr(compile, "_compiled", compile._compiled.__wrapped__)  # and that is kept for no other test
     monkeypatch.setattr(clock, "median_seconds", lambda call, device: 1.0)
 
 
@@ -42,7 +44,7 @@ def test_the_ladder_has_four_stages_with_their_predictions(uncompiled):
 
 
 def test_a_ladder_without_compiler_has_two_stages(monkeypatch):
-    monkeypatch.setattr(engines, "find_compiler", lambda: None)
+    monkeypatch.setattr(compile, "find_compiler", lambda: None)
     stages = speed_ladder(partial(random_model, shrink("llama3-8b")), 9, new_tokens=1, limits=LIMITS)
     assert [stage.name for stage in stages] == ["full recompute", "KV cache"]
     assert all(stage.measured_seconds > 0 for stage in stages)

@@ -1,13 +1,17 @@
 """Generation: what is chosen, where it ends, and what it refuses before the first token."""
 
+import dataclasses
+
+import numpy as np
 import pytest
 import torch
-from conftest import relative_difference
+from conftest import randomize, relative_difference, shrink
 from transformers import TopPLogitsWarper
 
 import decoding_llama3 as dl
 from decoding_llama3.inference import generator
-from decoding_llama3.inference.generator import Decoder, sample
+from decoding_llama3.inference.generator import Generator
+from decoding_llama3.inference.sampling import sample
 
 PROMPT = [5, 77, 130, 9, 64]
 
@@ -26,21 +30,96 @@ def test_a_prompt_read_in_chunks_is_the_prompt(model, monkeypatch):
     for chunk, bucket in ((100, 256), (32, 8), (32, 1), (7, 64), (1, 16)):
         monkeypatch.setattr(generator, "CHUNK", chunk)
         monkeypatch.setattr(generator, "BUCKET", bucket)
-        decoder = Decoder(model)
-        assert relative_difference(decoder.read(prompt[:, :60]), model(prompt[:, :60])[0, -1]) < 1e-5
-        assert relative_difference(decoder.read(prompt[:, 60:]), expected) < 1e-5
-        assert decoder.n_read == 100
+        reader = Generator(model)
+        assert relative_difference(reader.read(prompt[:, :60]), model(prompt[:, :60])[0, -1]) < 1e-5
+        assert relative_difference(reader.read(prompt[:, 60:]), expected) < 1e-5
+        assert reader.past == prompt[0].tolist()
 
 
-def test_the_cache_grows_with_the_text_and_not_with_the_context(model):
-    decoder = Decoder(model)
-    decoder.read(torch.tensor([PROMPT]))
-    assert {cache.keys.shape[2] for cache in decoder.caches} == {5}  # the prompt's own: no mask is needed
-    for length in (256, 256):
-        decoder.read(torch.tensor([[3]]))
-        assert {cache.values.shape[2] for cache in decoder.caches} == {length}
-    decoder.read(torch.tensor([[3] * 250]))
-    assert {cache.keys.shape[2] for cache in decoder.caches} == {512}
+def test_the_caches_are_made_once_for_the_length_that_is_wanted(model, monkeypatch):
+    made = []
+    make = dl.Transformer.make_caches
+    monkeypatch.setattr(dl.Transformer, "make_caches", lambda self, *size: made.append(size) or make(self, *size))
+    reader = Generator(model)
+    first = list(reader.generate(PROMPT, 300))
+    assert made == [(1, 512)]
+    assert list(reader.generate(PROMPT, 300)) == first
+    list(reader.generate(PROMPT * 10, 100))
+    assert made == [(1, 512)]
+    list(reader.generate(PROMPT, 600))
+    assert made == [(1, 512), (1, 1024)]
+    assert Generator(model, length=700).length == 768
+
+
+def test_a_text_that_outgrows_its_caches_doubles_them(model):
+    reader = Generator(model, length=256)
+    tokens = torch.randint(320, (1, 600), generator=torch.Generator().manual_seed(0))
+    lengths = []
+    for part in tokens.split(100, dim=1):
+        logits = reader.read(part)
+        lengths.append(reader.length)
+    assert lengths == [256, 256, 512, 512, 512, 1024]
+    assert relative_difference(logits, model(tokens)[0, -1]) < 1e-5
+
+
+def test_a_large_limit_takes_no_memory_before_it_is_needed():
+    """ "Until it stops" must not allocate the cache of a whole context of 131,072 tokens."""
+    config = dataclasses.replace(shrink("llama3.1-8b"), n_layers=1)
+    model = randomize(dl.Transformer(config).requires_grad_(False))
+    reader = Generator(model)
+    stream = reader.generate(PROMPT, 10**9)
+    next(stream)
+    assert reader.length == 8192
+
+
+def test_a_conversation_reads_only_what_is_new(model, monkeypatch):
+    reader, read = Generator(model), []
+    answer = list(reader.generate(PROMPT, 8))
+    prompt = [*PROMPT, *answer, 17, 4]
+    expected = list(dl.generate(model, prompt, 8))
+    hidden = dl.Transformer.hidden
+    monkeypatch.setattr(
+        dl.Transformer,
+        "hidden",
+        lambda self, tokens, *rest: read.append(tokens.shape[1]) or hidden(self, tokens, *rest),
+    )
+    assert list(reader.generate(prompt, 8, keep=True)) == expected
+    assert read == [3, *[1] * 7]  # the last token of the answer, which was shown but not read, and the new ones
+    read.clear()
+    other = [*PROMPT, 9, *answer]
+    assert list(reader.generate(other, 3, keep=True)) == list(dl.generate(model, other, 3))
+    assert read[:3] == [9, 1, 1]
+    read.clear()
+    assert list(reader.generate(prompt, 2)) == expected[:2]
+    assert read == [len(prompt), 1]  # without `keep` all is read
+
+
+def test_the_same_prompt_again_is_asked_for_its_last_token(model):
+    reader = Generator(model)
+    first = list(reader.generate(PROMPT, 5))
+    assert list(reader.generate(PROMPT, 5, keep=True)) == first
+
+
+def test_a_text_left_in_the_middle_does_not_disturb_the_next(model):
+    reader = Generator(model)
+    stream = reader.generate(PROMPT, 50)
+    begun = [next(stream) for _ in range(5)]
+    stream.close()
+    assert reader.past == [*PROMPT, *begun[:4]]
+    assert list(reader.generate([8, 9], 6)) == list(dl.generate(model, [8, 9], 6))
+
+
+def test_caches_follow_a_model_that_was_cast_or_cut():
+    model = randomize(dl.Transformer(shrink("llama3-8b")).requires_grad_(False))
+    reader = Generator(model)
+    list(reader.generate(PROMPT, 5))
+    for change in (
+        lambda: model.bfloat16(),
+        lambda: model.float(),
+        lambda: setattr(model, "layers", model.layers[:1]),
+    ):
+        change()
+        assert list(reader.generate(PROMPT, 5, keep=True)) == list(dl.generate(model, PROMPT, 5))
 
 
 def test_a_prompt_makes_no_mask_and_no_logits_but_the_last(model, monkeypatch):
@@ -50,7 +129,7 @@ def test_a_prompt_makes_no_mask_and_no_logits_but_the_last(model, monkeypatch):
     )
     shapes = []
     model.output.register_forward_hook(lambda module, inputs, result: shapes.append(tuple(result.shape)))
-    Decoder(model).read(torch.tensor([PROMPT * 20]))
+    Generator(model).read(torch.tensor([PROMPT * 20]))
     assert shapes == [(1, 320)]
 
 
@@ -115,23 +194,81 @@ def test_no_tokens_may_be_asked_for(model):
     assert list(dl.generate(model, PROMPT, max_new_tokens=0)) == []
 
 
-def test_a_tensor_is_a_prompt_too(model):
-    listed = list(dl.generate(model, PROMPT, max_new_tokens=5))
-    assert list(dl.generate(model, torch.tensor(PROMPT), max_new_tokens=5)) == listed
+@pytest.mark.parametrize(
+    "kind", [torch.tensor, np.array, tuple, lambda ids: list(np.array(ids)), lambda ids: iter(ids)], ids=str
+)
+def test_ids_may_come_in_any_sequence(kind, model):
+    expected = list(dl.generate(model, PROMPT, 5))
+    assert list(dl.generate(model, kind(PROMPT), 5)) == expected
+    assert (
+        list(dl.generate(model, PROMPT, 5, stop_ids=kind([expected[3]])))
+        == expected[: expected.index(expected[3])]
+    )
+
+
+@pytest.mark.parametrize("kind", [int, np.int64, torch.tensor])
+def test_one_number_is_a_stop_id(kind, model):
+    expected = list(dl.generate(model, PROMPT, 9, temperature=1.0, seed=3))
+    stopped = list(dl.generate(model, PROMPT, 9, temperature=1.0, seed=3, stop_ids=kind(expected[3])))
+    assert stopped == expected[: expected.index(expected[3])]
+
+
+@pytest.mark.parametrize("temperature", [1e-38, 1e-40, 1e-45, 1e-300, 1e-3])
+def test_a_tiny_temperature_is_greedy(temperature, model):
+    greedy = list(dl.generate(model, PROMPT, 9))
+    assert list(dl.generate(model, PROMPT, 9, temperature=temperature, seed=1)) == greedy
+
+
+def test_top_p_of_one_keeps_every_token_and_does_not_sort(monkeypatch):
+    """A running sum of 128,256 probabilities passes 1 by rounding, and what came after it was never drawn."""
+    monkeypatch.setattr(torch.Tensor, "sort", lambda *_, **__: pytest.fail("sorted"))
+    logits, n = torch.zeros(64), 3000
+    draws = torch.Generator().manual_seed(0)
+    assert len({sample(logits, 1.0, 1.0, draws).item() for _ in range(n)}) == 64
+
+
+def test_a_draw_is_that_of_torch_multinomial():
+    logits = torch.randn(500, generator=torch.Generator().manual_seed(5))
+    ours, theirs = (torch.Generator().manual_seed(1) for _ in range(2))
+    for _ in range(50):
+        assert sample(logits, 0.7, 1.0, ours) == torch.multinomial((logits / 0.7).softmax(0), 1, generator=theirs)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.5}])
+def test_logits_that_are_not_finite_are_refused(options, model):
+    reader = Generator(model)
+    expected = list(reader.generate(PROMPT, 4))
+    weight = model.norm.weight.detach().clone()
+    model.norm.weight.data[3] = float("nan")
+    with pytest.raises(ValueError, match="the model's logits are not finite: its weights are damaged"):
+        list(reader.generate(PROMPT, 4, **options))
+    model.norm.weight.data.copy_(weight)
+    assert list(reader.generate(PROMPT, 4)) == expected
+
+
+def test_a_model_without_weights_is_refused():
+    with torch.device("meta"):
+        model = dl.Transformer(shrink("llama3-8b"))
+    with pytest.raises(ValueError, match="shapes alone and no weights: load it on a device such as 'cpu'"):
+        dl.generate(model, PROMPT)
 
 
 @pytest.mark.parametrize(
     ("prompt", "options", "words"),
     [
         ([], {}, "the prompt is empty"),
-        ([3, 320], {}, "token id 320 is outside the model's 0 to 319"),
-        ([3, -1], {}, "token id -1 is outside"),
+        ([3, 320], {}, "token id 320 in the prompt is outside the model's 0 to 319"),
+        ([3, -1], {}, "token id -1 in the prompt is outside"),
         ([1] * 8193, {}, "the prompt has 8193 tokens, the model's context 8192"),
         (PROMPT, {"temperature": -0.1}, "temperature must be 0 .* found -0.1"),
         (PROMPT, {"temperature": float("nan")}, "temperature must be 0 .* found nan"),
         (PROMPT, {"top_p": 0.0}, "top_p must be above 0 and at most 1, found 0.0"),
         (PROMPT, {"top_p": 1.5}, "top_p must be above 0 and at most 1, found 1.5"),
+        (PROMPT, {"temperature": float("inf")}, "temperature must be 0 .* found inf"),
         (PROMPT, {"max_new_tokens": -1}, "max_new_tokens must be 0 or more, found -1"),
+        (PROMPT, {"seed": 2**64}, "a seed has at most 64 bits, found 18446744073709551616"),
+        (PROMPT, {"seed": -(2**63) - 1}, "a seed has at most 64 bits"),
+        (PROMPT, {"stop_ids": [320]}, "token id 320 in stop_ids is outside the model's 0 to 319"),
     ],
 )
 def test_wrong_arguments_are_refused_at_the_call(model, prompt, options, words):
@@ -139,6 +276,63 @@ def test_wrong_arguments_are_refused_at_the_call(model, prompt, options, words):
         dl.generate(model, prompt, **options)  # not consumed: the error must not wait for the first token
 
 
-def test_text_is_no_prompt(model):
-    with pytest.raises(TypeError, match="encode text first"):
-        dl.generate(model, "Once upon a time")
+@pytest.mark.parametrize(
+    ("prompt", "options", "words"),
+    [
+        (
+            "Once upon a time",
+            {},
+            "the prompt is text, found 'Once upon a time': encode it with the model's tokenizer",
+        ),
+        ([True, 5], {}, "each id of the prompt is a whole number, found True"),
+        ([1.5], {}, "each id of the prompt is a whole number, found 1.5"),
+        (torch.tensor([0.5]), {}, "each id of the prompt is a whole number, found 0.5"),
+        (torch.tensor([True]), {}, "each id of the prompt is a whole number, found True"),
+        ([None], {}, "each id of the prompt is a whole number, found None"),
+        (
+            [PROMPT],
+            {},
+            r"the prompt has the ids of one text, found \[5, 77.* in it: pass one row, such as ids\[0\]",
+        ),
+        (torch.tensor([PROMPT]), {}, "pass one row"),
+        (np.array([PROMPT]), {}, "pass one row"),
+        (PROMPT, {"stop_ids": ["<|end_of_text|>"]}, "each id of stop_ids is a whole number, found '<|end_of"),
+        (PROMPT, {"stop_ids": "<|end_of_text|>"}, "stop_ids is text"),
+        (PROMPT, {"temperature": "0.8"}, "temperature is a number, found '0.8'"),
+        (PROMPT, {"temperature": None}, "temperature is a number, found None"),
+        (PROMPT, {"temperature": True}, "temperature is a number, found True"),
+        (PROMPT, {"top_p": "0.9"}, "top_p is a number, found '0.9'"),
+        (PROMPT, {"max_new_tokens": 2.5}, "max_new_tokens is a whole number, found 2.5"),
+        (PROMPT, {"max_new_tokens": "3"}, "max_new_tokens is a whole number, found '3'"),
+        (PROMPT, {"max_new_tokens": True}, "max_new_tokens is a whole number, found True"),
+        (PROMPT, {"seed": "7"}, "a seed is a whole number, found '7'"),
+        (PROMPT, {"seed": 1.5}, "a seed is a whole number, found 1.5"),
+        (PROMPT, {"seed": True}, "a seed is a whole number, found True"),
+    ],
+)
+def test_arguments_of_another_type_are_refused_at_the_call(model, prompt, options, words):
+    with pytest.raises(TypeError, match=words):
+        dl.generate(model, prompt, **options)
+
+
+@pytest.mark.parametrize("number", [np.int64(3), np.float32(0.7), np.float64(0.7)])
+def test_numbers_of_numpy_are_numbers(number, model):
+    options = (
+        {"max_new_tokens": number, "seed": number}
+        if isinstance(number, np.int64)
+        else {"temperature": number, "top_p": number, "seed": 1}
+    )
+    plain = {name: value.item() if hasattr(value, "item") else value for name, value in options.items()}
+    assert list(dl.generate(model, PROMPT, **options)) == list(dl.generate(model, PROMPT, **plain))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "words"), [([320], "token id 320"), ([1] * 8190, "after 5 others, the model's context 8192")]
+)
+def test_what_is_read_is_checked_like_a_prompt(tokens, words, model):
+    """On a GPU an id outside the vocabulary ends all work of the process; here it is a sentence on any device."""
+    reader = Generator(model)
+    reader.read(torch.tensor([PROMPT]))
+    with pytest.raises(ValueError, match=words):
+        reader.read(torch.tensor([tokens]))
+    assert reader.past == PROMPT

@@ -7,8 +7,15 @@ from torch import nn
 
 import decoding_llama3 as dl
 from decoding_llama3.inference import quantize
-from decoding_llama3.inference.compile import OneRowLinear
-from decoding_llama3.inference.quantize import Int8Embedding, Int8Linear, quantize_int8, quantize_rows
+from decoding_llama3.inference.quantize import (
+    Int8Embedding,
+    Int8Linear,
+    int8_product,
+    one_row_product,
+    quantize_int8,
+    quantize_rows,
+    row_product,
+)
 from decoding_llama3.lessons.show import OPENING, TALE
 
 
@@ -44,7 +51,7 @@ def test_it_computes_with_the_weights_it_stores():
 
 
 def test_an_embedding_looks_up_the_weights_it_stores():
-    stored = Int8Embedding(*quantize_rows(matrix(60, 37)))
+    stored = Int8Embedding(*quantize_rows(matrix(60, 37)), torch.float32)
     tokens = torch.tensor([[3, 59, 0], [1, 1, 7]])
     torch.testing.assert_close(stored(tokens).double(), restored(stored)[tokens], rtol=1e-6, atol=0)
 
@@ -110,15 +117,47 @@ def test_int8_changes_predictions_less_than_a_hundredth_of_a_nat():
     assert abs(loss[1] - loss[0]) < 0.01
 
 
-@pytest.mark.parametrize("layer", [Int8Linear, OneRowLinear])
-def test_float16_products_stay_finite_where_the_result_is(layer):
+@pytest.mark.parametrize("product", [int8_product, row_product, one_row_product])
+def test_float16_products_stay_finite_where_the_result_is(product):
     """Numbers up to 127 in place of small weights: summed unscaled, they pass 65,504 long before the result."""
     weight = torch.full((6, 512), 0.02)
-    rows, scale = quantize_rows(weight)
     x = torch.full((1, 1, 512), 30.0)
-    found = layer(rows, scale.half())(x.half())
+    found = product(x.half(), *quantize_rows(weight))
     assert found.dtype == torch.float16
     torch.testing.assert_close(found.float(), x @ weight.T, rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("cast", [False, True], ids=["made", "cast"])
+def test_a_weight_is_off_by_half_a_step_at_most_as_it_is_multiplied(dtype, cast):
+    """In every dtype, and after the layer was cast: a row of the identity shows the weight that is used."""
+    weight = (0.02 * torch.randn(64, 256, generator=torch.Generator().manual_seed(0))).to(dtype)
+    layer = Int8Linear(*quantize_rows(weight))
+    if cast:
+        layer.to(dtype)
+    assert layer.scale.dtype == torch.float32
+    step = weight.double().abs().amax(dim=1) / 127
+    rounding = torch.finfo(dtype).eps / 2 * weight.double().abs()  # of the product, which is not the weight's
+    used = layer(torch.eye(256, dtype=dtype)).double().T
+    assert ((used - weight.double()).abs() <= 0.5001 * step[:, None] + 1.01 * rounding).all()
+    exact = layer.weight.double() * layer.scale.double()[:, None]
+    assert ((used - exact).abs() <= 2.02 * torch.finfo(dtype).eps / 2 * exact.abs()).all()
+
+
+def test_an_embedding_computes_in_the_dtype_that_the_model_is_cast_to():
+    model = quantize_int8(dl.Transformer(shrink("llama3.2-1b")))
+    scale = model.tok_embeddings.scale.clone()
+    model.bfloat16()
+    assert model.tok_embeddings(torch.tensor([3])).dtype == torch.bfloat16
+    assert torch.equal(model.tok_embeddings.scale, scale)
+
+
+def test_a_linear_layer_with_a_bias_is_left_as_it_is():
+    model = dl.Transformer(shrink("llama3-8b"))
+    model.layers[0].attention.wq = nn.Linear(model.config.dim, model.config.dim)
+    quantize_int8(model)
+    assert type(model.layers[0].attention.wq) is nn.Linear
+    assert type(model.layers[1].attention.wq) is Int8Linear
 
 
 def test_a_prompt_never_widens_more_than_a_slice(monkeypatch):

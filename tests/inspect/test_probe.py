@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from conftest import randomize, shrink
 
 import decoding_llama3 as dl
-from decoding_llama3.inference.quantize import int8_twin
+from decoding_llama3.inference.quantize import quantized
 from decoding_llama3.inspect import probe
 
 SCALING = dl.LlamaConfig.from_preset("llama3.1-8b").rope_scaling
@@ -40,7 +40,7 @@ def test_attention_weights_are_those_that_made_the_output(model):
     for i, weights in enumerate(probe.attention_weights(model, TOKENS)):
         assert weights.shape == (1, model.config.n_heads, 7, 7)
         attention = model.layers[i].attention
-        v = attention._split_heads(record.outputs[f"layers.{i}.attention.wv"])
+        v = attention.split_heads(record.outputs[f"layers.{i}.attention.wv"])
         v = v.repeat_interleave(model.config.queries_per_kv, dim=1)
         out = attention.wo((weights @ v).transpose(1, 2).flatten(-2))
         torch.testing.assert_close(out, record.outputs[f"layers.{i}.attention"], **CLOSE)
@@ -231,15 +231,15 @@ def test_what_reads_zeros_writes_zeros(model):
 @pytest.mark.parametrize("scaling", [None, SCALING])
 def test_pairs_turn_as_fast_as_is_said(model, scaling):
     with probe.configured(model, rope_scaling=scaling):
-        cosine, sine = model._rotation(torch.tensor([1])).unbind(-1)
-        torch.testing.assert_close(probe.pair_speeds(model), torch.atan2(sine, cosine)[0], **CLOSE)
+        cosine, sine = model.rotation_at(torch.tensor([1])).unbind(-1)
+        torch.testing.assert_close(probe.pair_frequencies(model), torch.atan2(sine, cosine)[0], **CLOSE)
 
 
 def test_a_matrix_is_told_in_full_even_from_int8(model):
     wk = model.layers[0].attention.wk
-    torch.testing.assert_close(probe.matrix(wk), wk.weight.detach())
-    twin = int8_twin(wk)
-    torch.testing.assert_close(probe.matrix(twin), twin(torch.eye(model.config.dim)).T, **CLOSE)
+    torch.testing.assert_close(probe.dequantized_weight(wk), wk.weight.detach())
+    twin = quantized(wk)
+    torch.testing.assert_close(probe.dequantized_weight(twin), twin(torch.eye(model.config.dim)).T, **CLOSE)
 
 
 def test_only_the_blocks_asked_for_change_places():

@@ -74,7 +74,7 @@ def test_symptoms_are_those_of_the_faults(tiny):
     assert numbers(right)[0] == 1
     assert numbers(broken)[0] == numbers(broken)[1] > 10
     assert symptom("norm_without_weight", tiny).endswith("agree: True")
-    assert symptom("halves", tiny).endswith("are right: True; behind the others: False")
+    assert symptom("halves", tiny).endswith("are right: True; after the others: False")
     drift = [numbers(line)[-1] for line in symptom("scaling_forgotten", tiny).splitlines()[1:]]
     assert drift == sorted(drift)
     assert drift[-1] > 2 * drift[0]

@@ -1,0 +1,1 @@
+"""Broken parts of a model, a file per part."""
