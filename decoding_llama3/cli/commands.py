@@ -17,7 +17,13 @@ from rich.table import Table
 from rich.text import Text
 
 import decoding_llama3 as dl
-from decoding_llama3.benchmark import measure, runs, tables
+from decoding_llama3.benchmark import runs, tables
+from decoding_llama3.benchmark.engines import OURS
+from decoding_llama3.benchmark.huggingface import BASELINES
+from decoding_llama3.benchmark.measure import FORMULAS
+from decoding_llama3.benchmark.models import SHAPES
+from decoding_llama3.benchmark.plan import Plan, make_plan
+from decoding_llama3.benchmark.scaling import SCALING_LENGTHS
 from decoding_llama3.cli.machine import info_rows
 from decoding_llama3.inference.checkpoint.find import read_config
 from decoding_llama3.inference.devices import best_device, choose_dtype
@@ -29,7 +35,7 @@ out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highli
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 BENCH = (
     "Measure load, first token, prefill and decode, also as fractions of what the machine can do.\n\n"
-    f"Decode: {measure.FORMULAS['decode']}.\n\nPrefill: {measure.FORMULAS['prefill']}.\n\n"
+    f"Decode: {FORMULAS['decode']}.\n\nPrefill: {FORMULAS['prefill']}.\n\n"
     "Both limits are measured before and after each engine, which runs in a process of its own."
 )
 CHECKPOINT = "A Hugging Face or Meta directory, or 'tiny'."
@@ -118,30 +124,34 @@ def info(
 def bench(
     checkpoint: Annotated[str | None, typer.Argument(help=f"{CHECKPOINT} Default: tiny.")] = None,
     random: Annotated[
-        str | None, typer.Option(help=f"Random weights of a preset, or {', '.join(measure.SHAPES)}.")
+        str | None, typer.Option(help=f"Random weights of a preset, or {', '.join(SHAPES)}.")
     ] = None,
-    engines: Annotated[str, typer.Option(help="Ways to run the model, in turn.")] = ",".join(runs.OURS),
-    against: Annotated[str | None, typer.Option(help=f"huggingface, or one of {', '.join(runs.RIVALS)}.")] = None,
+    engines: Annotated[str, typer.Option(help="Ways to run the model, in turn.")] = ",".join(OURS),
+    against: Annotated[str | None, typer.Option(help=f"huggingface, or one of {', '.join(BASELINES)}.")] = None,
     device: Device = None,
     dtype: Dtype = None,
     runs: Annotated[int, typer.Option(min=1, help="Fresh processes of each engine.")] = 3,
     new_tokens: Annotated[int, typer.Option(min=1, help="Steps after each context.")] = 64,
     prompts: Annotated[str | None, typer.Option(help="Lengths; default: 128,512,2048.")] = None,
     contexts: Annotated[str | None, typer.Option(help="Lengths; default: 128,1024,4096.")] = None,
-    ladder: Annotated[bool, typer.Option("--ladder", help="A token with no cache, cached, ... int8.")] = False,
-    growth: Annotated[bool, typer.Option("--growth", help="Against context, depth and prompt.")] = False,
+    ladder: Annotated[
+        bool, typer.Option("--ladder", help="Four ways to decode: no cache, cache, compiled, int8.")
+    ] = False,
+    scaling: Annotated[
+        bool, typer.Option("--scaling", help="Time and memory against context, depth and prompt length.")
+    ] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Where all figures go.")] = None,
 ) -> None:
     """Measure load, first token, prefill and decode, also as fractions of what the machine can do."""
     with one_sentence_errors():
         _check_folder("--json", json_file)
         lengths = {"prompts": prompts, "contexts": contexts}
-        if growth:
-            lengths = {what: text or ",".join(map(str, measure.GROWTH)) for what, text in lengths.items()}
+        if scaling:
+            lengths = {what: text or ",".join(map(str, SCALING_LENGTHS)) for what, text in lengths.items()}
         lengths = {what: _numbers(what, text) for what, text in lengths.items() if text is not None}
         how = {"against": against, "new_tokens": new_tokens, "runs": runs} | lengths
         plan = _plan_bench(checkpoint, random, engines, device, dtype, how)
-        run, tables = _bench_of(ladder, growth)
+        run, tables = _bench_of(ladder, scaling)
         with err.status("starting") as status:
             result = run(plan, status.update)
         for part in tables(result):
@@ -299,17 +309,17 @@ def _check_folder(option: str, file: Path | None) -> None:
         raise ValueError(f"{option} {file} lies in no folder there is: make {file.parent} first")
 
 
-def _bench_of(ladder: bool, growth: bool) -> tuple[Callable, Callable]:
-    if ladder and growth:
-        raise ValueError("found --ladder and --growth: give one of the two")
+def _bench_of(ladder: bool, scaling: bool) -> tuple[Callable, Callable]:
+    if ladder and scaling:
+        raise ValueError("found --ladder and --scaling: give one of the two")
     if ladder:
         return runs.run_ladder, tables.ladder_tables
-    if growth:
-        return runs.run_growth, tables.growth_tables
-    return runs.run, tables.benchmark_tables
+    if scaling:
+        return runs.run_scaling, tables.scaling_tables
+    return runs.run_engines, tables.engine_tables
 
 
-def _plan_bench(checkpoint, random, engines, device, dtype, how) -> runs.Plan:
+def _plan_bench(checkpoint, random, engines, device, dtype, how) -> Plan:
     if checkpoint is not None and random is not None:
         raise ValueError(f"found a checkpoint ({checkpoint}) and --random {random}: give one of the two")
     source, device = random or checkpoint or "tiny", device or best_device()
@@ -317,9 +327,9 @@ def _plan_bench(checkpoint, random, engines, device, dtype, how) -> runs.Plan:
         "engines": engines.replace(" ", "").split(","),
         "device": device,
         "dtype": _dtype(dtype, device),
-        "tell": err.print,
+        "report": err.print,
     }
-    return runs.make_plan(source, random is not None, **how)
+    return make_plan(source, random is not None, **how)
 
 
 def _numbers(what: str, text: str) -> tuple[int, ...]:
