@@ -33,7 +33,7 @@ lint: .venv/checked
 	$(call heading,'lint: ruff')
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff format --check --line-length 96 decoding_llama3/*.py
+	$(BIN)/ruff format --check --line-length 96 decoding_llama3/*.py notebooks/*.ipynb
 
 workflows: .venv/checked
 	$(call heading,'workflows: GitHub Actions and CITATION.cff against their schemas')
