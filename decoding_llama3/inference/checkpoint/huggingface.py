@@ -79,7 +79,7 @@ def _open_shards(directory: Path, shard_of: dict[str, str]) -> dict[str, Stored]
                 )
     if missing := [name for name in shard_of if name not in stored]:
         raise ValueError(
-            f"{directory / INDEX} lists {quoted(missing[0])} in {quoted(shard_of[missing[0]])}, which does not hold "
+            f"{directory / INDEX} lists {quoted(missing[0])} in {quoted(shard_of[missing[0]])}, which lacks "
             "it: download the checkpoint again, index and shards together"
         )
     return stored

@@ -33,7 +33,7 @@ def read_index(path: Path) -> dict[str, str]:
     for shard in dict.fromkeys(weight_map.values()):
         if not _lies_below(shard):
             raise ValueError(
-                f"{path} names the shard {quoted(shard)}, but a shard lies in the folder of its index and is named "
+                f"{path} names the shard {quoted(shard)}, but a shard lies in its index's folder and is named "
                 "from there: download the checkpoint from its original source"
             )
     return weight_map

@@ -116,6 +116,6 @@ def _check_tensors(path: Path, tensors: object) -> None:
             )
         if tensor.nbytes > tensor.untyped_storage().nbytes():
             raise ValueError(
-                f"{path} holds {quoted(name)} of {tensor.nbytes:,} bytes in {tensor.untyped_storage().nbytes():,}, "
+                f"{path} has {quoted(name)} of {tensor.nbytes:,} bytes in {tensor.untyped_storage().nbytes():,}, "
                 "which repeat: get the checkpoint from its original source"
             )
