@@ -1,12 +1,12 @@
 """Snapshots of a training run, in one byte a weight: small enough to keep a handful and watch a model learn."""
 
-import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from decoding_llama3.config import LlamaConfig
+from decoding_llama3.experiments.files import write_whole
 from decoding_llama3.inference.load import checkpoint_directory
 from decoding_llama3.inference.quantize import quantize_rows
 from decoding_llama3.transformer import Transformer
@@ -22,9 +22,7 @@ def save_snapshot(model: Transformer, folder: Path, step: int) -> Path:
             tensors[name], tensors[f"{name}.scale"] = (part.cpu() for part in quantize_rows(weight))
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"step-{step}.safetensors"
-    fresh = path.with_suffix(".new")
-    save_file(tensors, fresh)
-    os.replace(fresh, path)
+    write_whole(path, lambda fresh: save_file(tensors, fresh))
     return path
 
 
