@@ -1,25 +1,61 @@
 """Tables and results as files: written at once or not at all, read back as what they were."""
 
 import csv
+import io
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
+
+
+def make_folder(path: Path) -> None:
+    """Make `path` and the folders above it, where they do not exist; raises ValueError where that cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if path.is_file() else error.strerror or error
+        raise ValueError(f"the folder {path} cannot be made ({reason}): give another --out") from error
+
+
+@contextmanager
+def only_one(folder: Path, what: str) -> Iterator[None]:
+    """While the context is open, no other process enters it for `folder`: ValueError there. A kill ends the lock."""
+    lock = FileLock(folder / ".lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(f"another {what} is under way in {folder}: wait for it, or give another --out") from None
+    except (OSError, NotImplementedError) as error:
+        raise ValueError(f"{folder} cannot be written into ({error}): give another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a file beside `path`, then put it there: a reader sees the whole new one or the whole old.
 
-    A disk that is full, or a folder that may not be written into, raises ValueError, and the old file stays.
+    A disk that is full, or a folder that may not be written into, raises ValueError, and the old file stays. The
+    file gets the permissions that a new file of this user has.
     """
     fresh = path.with_name(f"{path.name}.new")
     try:
+        fresh.unlink(missing_ok=True)  # left by a kill
+        fresh.touch()
+        mode = fresh.stat().st_mode
         write(fresh)
+        fresh.chmod(mode)  # safetensors puts a file in its place that only the owner may read
         os.replace(fresh, path)
-    except (OSError, SafetensorError) as error:
-        fresh.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
+        if not isinstance(error, (OSError, SafetensorError)):
+            raise
         reason = getattr(error, "strerror", None) or error
         raise ValueError(f"{path} cannot be written ({reason}): nothing was changed") from error
 
@@ -60,7 +96,7 @@ def read_text(path: Path) -> str:
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The rows of a CSV file; raises ValueError unless it has all of `columns` in every row."""
-    reader = csv.DictReader(read_text(path).splitlines())
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=""))
     try:
         rows = list(reader)
     except csv.Error as error:

@@ -51,12 +51,12 @@ def build_copier(n_layers: int, seed: int = 0) -> Transformer:
         tie_embeddings=False,
     )
     model = with_parts(Transformer(config), feed_forward=lambda config: ZeroFeedForward(), new_weights=True)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # of the CPU: the same weights on every device
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 2:
                 std = 0.5 if name == "tok_embeddings.weight" else weight.shape[1] ** -0.5
-                weight.normal_(std=std, generator=generator)
+                weight.copy_(torch.empty(weight.shape, device="cpu").normal_(std=std, generator=generator))
     return model
 
 
@@ -75,7 +75,8 @@ def losses(
 ) -> tuple[Float[Tensor, ""], float]:
     """Mean loss of the letters that repeat what was there, and the share of them that was predicted."""
     logits, targets = model(tokens)[:, :-1], tokens[:, 1:]
-    predictable = torch.arange(1, tokens.shape[1]) > periods[:, None]  # the letter before is a repeat, too
+    places = torch.arange(1, tokens.shape[1], device=tokens.device)
+    predictable = places > periods[:, None]  # the letter before is a repeat, too
     right = (logits.argmax(dim=-1) == targets)[predictable].float().mean().item()
     return F.cross_entropy(logits[predictable], targets[predictable]), right
 
@@ -86,9 +87,10 @@ def train_copier(
     """Train `model`, a moment at every tenth step. Rows and result depend on the seed alone, on one machine."""
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(True)
+    device = model.output.weight.device
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01)
     for step in range(1, steps + 1):
-        tokens, drawn = rows_of_repeats(48, generator, periods)
+        tokens, drawn = (part.to(device) for part in rows_of_repeats(48, generator, periods))
         shares = []
 
         def loss(tokens: Tensor = tokens, drawn: Tensor = drawn, shares: list[float] = shares) -> Tensor:
@@ -104,4 +106,9 @@ def train_copier(
 @torch.no_grad()
 def accuracy(model: Transformer, periods: range = PERIODS, seq: int = SEQ) -> float:
     """The share of predictable letters that are predicted, on new rows."""
-    return losses(model, *rows_of_repeats(256, torch.Generator().manual_seed(99), periods, seq))[1]
+    device = next((weight.device for weight in model.parameters()), "cpu")
+    rows = rows_of_repeats(256, torch.Generator().manual_seed(99), periods, seq)
+    return losses(model, *(part.to(device) for part in rows))[1]
+
+
+build, train = build_copier, train_copier  # as notebooks call them: induction.build, induction.train

@@ -25,6 +25,8 @@ from decoding_llama3.experiments.ablation import (
     store,
 )
 from decoding_llama3.experiments.ablation import lab as lab_file
+from decoding_llama3.experiments.ablation import text as text_file
+from decoding_llama3.experiments.ablation.parts import sinusoidal_table
 from decoding_llama3.inference.data import data_directory
 from decoding_llama3.lessons.figures.ablation import draw_curves, spread
 from decoding_llama3.lessons.style import use_style
@@ -73,7 +75,7 @@ def test_an_unknown_value_is_told_with_the_choices(switch):
 
 @pytest.mark.parametrize(("group", "name"), VARIANTS)
 def test_every_variant_runs_and_every_weight_learns(group, name):
-    model = build(GROUPS[group][name], 1, VOCABULARY, SMALL)
+    model = build_variant(GROUPS[group][name], 1, VOCABULARY, SMALL)
     tokens = torch.randint(VOCABULARY, (3, 7))
     ablation.mean_loss(model, tokens).backward()
     assert model(tokens).shape == (3, 7, VOCABULARY)
@@ -147,7 +149,7 @@ def test_only_rope_turns_queries_and_keys():
 
 
 def test_sinusoids_are_those_of_the_paper():
-    table = ablation.sinusoidal_table(70, 24)
+    table = sinusoidal_table(70, 24)
     for t, i in itertools.product((0, 1, 13, 69), range(12)):
         angle = t / 10_000 ** (2 * i / 24)
         assert table[t, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-6)
@@ -162,7 +164,7 @@ def test_position_vectors_are_added_as_loud_as_the_tokens(position):
     torch.testing.assert_close(added[0], added[1])
     assert added.square().mean().sqrt().item() == pytest.approx(0.02, rel=0.15)
     if position == "sinusoidal":
-        torch.testing.assert_close(added[0], 0.02 * math.sqrt(2) * ablation.sinusoidal_table(6, 24))
+        torch.testing.assert_close(added[0], 0.02 * math.sqrt(2) * sinusoidal_table(6, 24))
     learned = "tok_embeddings.positions" in dict(model.named_parameters())
     assert learned == (position == "learned")
 
@@ -232,7 +234,7 @@ def test_tied_embeddings_are_one_parameter_whatever_else_is_swapped(position):
 
 @pytest.mark.parametrize(("group", "name"), VARIANTS)
 def test_weights_of_the_same_name_and_shape_are_the_same_at_the_start(group, name):
-    llama, model = make(), build(GROUPS[group][name], 1, VOCABULARY, SMALL)
+    llama, model = make(), build_variant(GROUPS[group][name], 1, VOCABULARY, SMALL)
     own = dict(model.named_parameters())
     alike = [n for n, weight in llama.named_parameters() if n in own and own[n].shape == weight.shape]
     assert len(alike) >= 10
@@ -244,7 +246,7 @@ def test_weights_of_the_same_name_and_shape_are_the_same_at_the_start(group, nam
 @pytest.mark.parametrize(("group", "name"), VARIANTS)
 def test_no_two_matrices_start_with_the_same_numbers(group, name):
     """Drawn from one stream twice, a variant's own matrices would repeat some that it shares with Llama 3."""
-    model = build(GROUPS[group][name], 1, 96, Settings())
+    model = build_variant(GROUPS[group][name], 1, 96, Settings())
     weights = {name: weight for name, weight in model.named_parameters() if weight.dim() == 2}
     stds = [0.01 if name.endswith(("wo.weight", "w_down.weight")) else 0.02 for name in weights]
     drawn = torch.cat([(weight / std).flatten() for weight, std in zip(weights.values(), stds, strict=True)])
@@ -313,7 +315,7 @@ def library(tmp_path, monkeypatch):
     for name, text in {"a": "aab" * 10, "b": "é" * 50, "c": "bcb" * 10, "d": "dde" * 10, "e": "fff" * 10}.items():
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     (tmp_path / "z.txt").write_text("zzz" * 10)
-    monkeypatch.setattr(ablation.sysconfig, "get_path", {"stdlib": str(tmp_path)}.get)
+    monkeypatch.setattr(text_file.sysconfig, "get_path", {"stdlib": str(tmp_path)}.get)
     return tmp_path
 
 

@@ -14,6 +14,11 @@ from decoding_llama3.experiments.corpus import (
 from decoding_llama3.experiments.training.vocabulary import train_tokenizer
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # a step of so small a model is shorter than the wait of two threads for each other
+
+
 @pytest.fixture
 def windows(corpus, tmp_path):
     train_tokenizer(corpus.files.values(), 600, tmp_path / "tokenizer.model")

@@ -10,6 +10,11 @@ import decoding_llama3 as dl
 from decoding_llama3.experiments import induction
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # a step of so small a model is shorter than the wait of two threads for each other
+
+
 def test_rows_begin_again_after_a_number_of_their_own():
     tokens, periods = induction.rows_of_repeats(200, torch.Generator().manual_seed(0))
     assert tokens.shape == (200, induction.SEQ)

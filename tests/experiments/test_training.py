@@ -31,6 +31,11 @@ REPEATS = Repeats.parse("0:0.3:8,5:0.5:4")
 SETTINGS = TrainingSettings(steps=7, batch=2, seq_len=16, short_steps=4, repeats=REPEATS, warmup=2, seed=1)
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # a step of so small a model is shorter than the wait of two threads for each other
+
+
 def config() -> dl.LlamaConfig:
     return dl.LlamaConfig(
         dim=32, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=48, vocab_size=600, tie_embeddings=True

@@ -10,24 +10,29 @@ stability at scale, about long contexts or about speed on a GPU. It shows what t
 
 from decoding_llama3.experiments.ablation.lab import rerun, run_lab, same_text
 from decoding_llama3.experiments.ablation.model import build_variant
-from decoding_llama3.experiments.ablation.run import LossPoint, mean_loss, train_model, train_variant
+from decoding_llama3.experiments.ablation.run import Curves, LossPoint, mean_loss, train_model, train_variant
 from decoding_llama3.experiments.ablation.statistics import Difference, compare, verdict
 from decoding_llama3.experiments.ablation.store import Run, missing_runs, read_curves, read_runs
 from decoding_llama3.experiments.ablation.text import Text
 from decoding_llama3.experiments.ablation.variants import CHOICES, GROUPS, LLAMA3, Settings, Variant
 
+build, loss_of = build_variant, mean_loss  # as notebooks call them: ablation.build, ablation.loss_of
+
 __all__ = [
     "CHOICES",
     "GROUPS",
     "LLAMA3",
+    "Curves",
     "Difference",
     "LossPoint",
     "Run",
     "Settings",
     "Text",
     "Variant",
+    "build",
     "build_variant",
     "compare",
+    "loss_of",
     "mean_loss",
     "missing_runs",
     "read_curves",

@@ -3,21 +3,45 @@
 import multiprocessing
 import platform
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import torch
 
 from decoding_llama3.experiments.ablation.model import build_variant
 from decoding_llama3.experiments.ablation.run import LossPoint, train_model, train_variant
-from decoding_llama3.experiments.ablation.store import Run, conditions, keep_run, read_curves, read_runs, run_of
+from decoding_llama3.experiments.ablation.store import (
+    Run,
+    conditions,
+    first_run,
+    keep_run,
+    kept_settings,
+    read_curves,
+    read_runs,
+    run_of,
+)
 from decoding_llama3.experiments.ablation.text import Text
 from decoding_llama3.experiments.ablation.variants import GROUPS, Settings
+from decoding_llama3.experiments.arguments import check_whole
+from decoding_llama3.experiments.files import make_folder, only_one
 
 
 def run_lab(runs: Sequence[Run], settings: Settings, out: Path, jobs: int = 1) -> Iterator[dict]:
-    """Train `runs`, `jobs` at a time, yielding the row of runs.csv that each has written into `out`."""
-    out.mkdir(parents=True, exist_ok=True)
+    """Train `runs`, `jobs` at a time, yielding the row of runs.csv that each has written into `out`.
+
+    Raises ValueError where `out` is no folder, where its files are damaged, and where another lab is at work in it.
+    """
+    check_whole("jobs", jobs)
+    make_folder(out)
+    read_runs(out)
+    return _locked(runs, settings, out, jobs)
+
+
+def _locked(runs: Sequence[Run], settings: Settings, out: Path, jobs: int) -> Iterator[dict]:
+    with only_one(out, "lab"):
+        yield from _train(runs, settings, out, jobs)
+
+
+def _train(runs: Sequence[Run], settings: Settings, out: Path, jobs: int) -> Iterator[dict]:
     work = [(run, settings) for run in runs]
     if jobs == 1:
         for run, item in zip(runs, work, strict=True):
@@ -59,12 +83,10 @@ def rerun(group: str, name: str, seed: int, folder: Path | None = None) -> tuple
     if name not in curves or seed not in curves[name]:
         kept = "; ".join(f"{name}: seeds {', '.join(map(str, seeds))}" for name, seeds in curves.items())
         raise ValueError(f"no run of {name!r} with seed {seed!r} is kept; there are {kept}")
-    row = read_runs(folder)[0]
-    kinds = {field.name: field.type for field in fields(Settings)}
-    settings = Settings(**{key: kind(row[key]) for key, kind in kinds.items()})
+    settings = kept_settings(folder)
     return list(train_variant(GROUPS[group][name], seed, settings)), curves[name][seed]
 
 
 def same_text(folder: Path | None = None) -> bool:
     """Whether this Python's library is the text of the runs kept in `folder`: another may be easier or harder."""
-    return Text.of_python().sha256.startswith(read_runs(folder)[0]["text_sha256"])
+    return Text.of_python().sha256.startswith(first_run(folder)["text_sha256"])

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from decoding_llama3.attention import attend
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.feed_forward import FeedForward
+from decoding_llama3.rope import apply_rope
 from decoding_llama3.transformer import TransformerBlock
 
 
@@ -24,8 +25,13 @@ def attend_unscaled(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Ten
 
 
 def rotate_nothing(x: Tensor, rotation: Tensor) -> Tensor:
-    """Queries and keys as they are: nothing says where they stand."""
-    return x
+    """Queries and keys turned by no angle: nothing says where they stand.
+
+    Through `apply_rope`, because `x` itself lies otherwise in memory, and the kernel of attention would add up in
+    another order: losses would differ in the last digits from those kept.
+    """
+    no_turn = torch.tensor([1.0, 0.0], device=rotation.device)  # cosine and sine of 0
+    return apply_rope(x, no_turn.expand_as(rotation))
 
 
 class PositionedEmbedding(nn.Embedding):

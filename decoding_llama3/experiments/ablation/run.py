@@ -43,7 +43,8 @@ def train_variant(variant: Variant, seed: int, settings: Settings | None = None)
 
 def train_model(model: Transformer, text: Text, seed: int, settings: Settings) -> Iterator[LossPoint]:
     """Train `model` on `text` as the lab does; `seed` draws the batches. Yields like `train_variant`."""
-    windows = text.held_out_windows(settings.seq_len)
+    device = model.output.weight.device
+    windows = text.held_out_windows(settings.seq_len).to(device)
     generator = torch.Generator().manual_seed(seed)
     optimizer = _make_optimizer(model, settings)
     seconds = 0.0
@@ -53,7 +54,7 @@ def train_model(model: Transformer, text: Text, seed: int, settings: Settings) -
             started = time.perf_counter()
             losses = []
             for step in range(start, stop):
-                batch = partial(mean_loss, model, text.batch(settings, generator))
+                batch = partial(mean_loss, model, text.batch(settings, generator).to(device))
                 losses.append(learn(model, [optimizer], batch, settings.learning_rate_at(step)))
             seconds += time.perf_counter() - started
             with torch.no_grad():

@@ -1,18 +1,20 @@
 """The runs of the ablation lab as CSV files: what is done, what is missing, what was found."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import NamedTuple
 
 from decoding_llama3.experiments.ablation.run import LossPoint
 from decoding_llama3.experiments.ablation.text import Text
 from decoding_llama3.experiments.ablation.variants import CHOICES, GROUPS, LLAMA3, Settings, Variant
+from decoding_llama3.experiments.arguments import check_whole
 from decoding_llama3.experiments.files import read_csv, write_csv
 from decoding_llama3.inference.data import data_directory
 
 CURVE_COLUMNS = {"variant": str, "seed": int, "step": int, "train_loss": float, "held_out_loss": float}
 RUN_COLUMNS = {"group": str, "variant": str, "seed": int, "held_out_loss": float}
+CONDITIONS = {field.name: field.type for field in fields(Settings)} | {"text_sha256": str}
 
 
 class Run(NamedTuple):
@@ -30,8 +32,9 @@ class Run(NamedTuple):
 def missing_runs(groups: Sequence[str], seeds: int, settings: Settings, out: Path) -> list[Run]:
     """The runs of these groups, the baseline among them, that `out` does not hold yet; seeds from 0 on.
 
-    Other settings or another text than those of the runs in `out` raise ValueError.
+    Other settings or another text than those of the runs in `out` raise ValueError, and so do damaged files.
     """
+    check_whole("seeds", seeds)
     for group in groups:
         _check_group(group)
     done = {run_of(row): row for row in _rows(out / "runs.csv", RUN_COLUMNS)}
@@ -97,8 +100,23 @@ def _check_group(group: str) -> None:
 
 
 def read_runs(folder: Path | None = None) -> list[dict]:
-    """The rows of runs.csv, a run each, values as text; from the package's own data without `folder`."""
+    """The rows of runs.csv, one per run, values as text; from the package's own data without `folder`."""
     return _rows((folder or data_directory() / "ablations") / "runs.csv", RUN_COLUMNS)
+
+
+def first_run(folder: Path | None = None) -> dict[str, str]:
+    """The first row of runs.csv; raises ValueError where there is none, or where it lacks a setting."""
+    path = (folder or data_directory() / "ablations") / "runs.csv"
+    rows = _rows(path, RUN_COLUMNS | CONDITIONS)
+    if not rows:
+        raise ValueError(f"{path} has no runs: make them with `decoding-llama3 ablate --out {path.parent}`")
+    return rows[0]
+
+
+def kept_settings(folder: Path | None = None) -> Settings:
+    """The settings of the runs that are kept in `folder`; raises ValueError as `first_run` does."""
+    row = first_run(folder)
+    return Settings(**{field.name: field.type(row[field.name]) for field in fields(Settings)})
 
 
 def read_curves(group: str, folder: Path | None = None) -> dict[str, dict[int, list[LossPoint]]]:

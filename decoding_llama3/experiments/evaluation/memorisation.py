@@ -29,8 +29,8 @@ def memorised(
     `prompts` passages, or all there are if fewer, begin at paragraphs drawn at random and have `new_tokens` after
     them in the same file. Tokens agree as numbers, characters as text, which may go on a little longer.
     """
-    _check_prompts(prompts, prompt_tokens, new_tokens, batch, model.config.max_seq_len)
-    files, passages = _passages(tokenizer, texts, prompts, prompt_tokens + new_tokens, seed)
+    check_prompts(prompts, prompt_tokens, new_tokens, batch, model.config.max_seq_len)
+    files, passages = draw_passages(tokenizer, texts, prompts, prompt_tokens + new_tokens, seed)
     begin = torch.full((len(passages), 1), tokenizer.bos_id)
     rows = torch.cat((begin, passages[:, :prompt_tokens]), dim=1)
     continued = continue_prompts(model, rows, new_tokens, batch=batch).tolist()
@@ -48,7 +48,8 @@ def memorised(
     }
 
 
-def _check_prompts(prompts: int, prompt_tokens: int, new_tokens: int, batch: int, context: int) -> None:
+def check_prompts(prompts: int, prompt_tokens: int, new_tokens: int, batch: int, context: int) -> None:
+    """Raise ValueError for numbers below 1, and for prompts that leave no room in the context."""
     if min(prompts, prompt_tokens, new_tokens, batch) < 1:
         found = f"{prompts}, {prompt_tokens}, {new_tokens} and {batch}"
         raise ValueError(f"prompts, their tokens, new tokens and batch are 1 or more, found {found}: raise them")
@@ -59,10 +60,13 @@ def _check_prompts(prompts: int, prompt_tokens: int, new_tokens: int, batch: int
         )
 
 
-def _passages(
+def draw_passages(
     tokenizer: Tokenizer, texts: dict[str, str], n: int, length: int, seed: int
 ) -> tuple[list[str], Int[Tensor, "passages length"]]:
-    """File and tokens of `n` passages that begin a paragraph, drawn without replacement."""
+    """File and tokens of `n` passages that begin a paragraph, drawn without replacement.
+
+    Texts that have no paragraph with `length` tokens after its start raise ValueError.
+    """
     tokens = {file: encode_all(tokenizer, [text]) for file, text in texts.items()}
     ends = torch.tensor([tokenizer.token_bytes(token).endswith(b"\n") for token in range(tokenizer.n_vocab)])
     starts = [

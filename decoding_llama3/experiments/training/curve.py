@@ -13,6 +13,22 @@ from decoding_llama3.inspect.heads import head_scores, repeat_losses, repeated_r
 from decoding_llama3.tokenizer import N_SPECIAL, Tokenizer
 
 
+def check_vocabulary(config: LlamaConfig, settings: TrainingSettings) -> None:
+    """Raise ValueError where there are fewer tokens of two bytes and more than `learning_curve` repeats."""
+    tokens, needed = config.vocab_size - 256 - N_SPECIAL, longest_copy(settings)
+    if tokens < needed:
+        raise ValueError(
+            f"a vocabulary of {config.vocab_size} has {max(tokens, 0)} tokens beside 256 bytes and {N_SPECIAL} "
+            f"special ones, of which copying is measured with {needed}: give one of {config.vocab_size - tokens + needed}"
+            " or more"
+        )
+
+
+def longest_copy(settings: TrainingSettings) -> int:
+    """Tokens of the longest span that `learning_curve` repeats."""
+    return min(64, settings.seq_len // 4)
+
+
 def learning_curve(
     folder: Path, corpus: Corpus, settings: TrainingSettings, config: LlamaConfig, tokenizer: Tokenizer
 ) -> list[dict]:
@@ -21,7 +37,7 @@ def learning_curve(
     `held_out` is in bits per byte, on the first 64 kB; `previous` and `induction` are the largest `head_scores` on
     repeated random tokens; `first_copy` and `later_copies` are the losses there, in nats per token.
     """
-    longest = min(64, settings.seq_len // 4)
+    longest = longest_copy(settings)
     words, periods = repeated_random_tokens(
         range(256, tokenizer.n_vocab - N_SPECIAL),
         tokenizer.bos_id,

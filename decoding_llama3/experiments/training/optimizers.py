@@ -3,7 +3,6 @@
 import math
 
 import torch
-from torch import nn
 
 from decoding_llama3.experiments.training.settings import TrainingSettings
 from decoding_llama3.transformer import Transformer
@@ -11,12 +10,13 @@ from decoding_llama3.transformer import Transformer
 
 def initialize(model: Transformer, seed: int) -> None:
     """Normal weights of std 0.02, smaller by 1/sqrt(2 n_layers) where a layer writes to the residual stream."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed)  # of the CPU: the same weights on every device
     for name, weight in model.named_parameters():
         if weight.dim() == 2:
             writes = name.endswith(("wo.weight", "w_down.weight"))
             std = 0.02 / math.sqrt(2 * model.config.n_layers) if writes else 0.02
-            nn.init.normal_(weight, std=std, generator=generator)
+            drawn = torch.empty(weight.shape, dtype=weight.dtype, device="cpu")
+            weight.data.copy_(drawn.normal_(std=std, generator=generator))
 
 
 def make_optimizers(model: Transformer, settings: TrainingSettings) -> list[torch.optim.Optimizer]:

@@ -12,15 +12,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.experiments.corpus import Corpus, Windows, encode_all
-from decoding_llama3.experiments.files import write_csv, write_json
+from decoding_llama3.experiments.arguments import check_whole
+from decoding_llama3.experiments.files import make_folder, only_one, write_csv, write_json
 from decoding_llama3.experiments.learning import learn
-from decoding_llama3.experiments.snapshots import save_snapshot
+from decoding_llama3.experiments.snapshots import save_snapshot, snapshots
 from decoding_llama3.experiments.training.batches import make_batch
-from decoding_llama3.experiments.training.curve import learning_curve
+from decoding_llama3.experiments.training.curve import check_vocabulary, learning_curve
 from decoding_llama3.experiments.training.loss import bits_per_byte, make_batch_loss
 from decoding_llama3.experiments.training.optimizers import initialize, make_optimizers
 from decoding_llama3.experiments.training.settings import TrainingSettings
@@ -51,26 +52,21 @@ def train(
     another run and for one in which a run is under way; and at a step whose loss is not finite.
     """
     check_device(device)
+    check_whole("save_every", save_every)
     if settings.seq_len > config.max_seq_len:
         raise ValueError(
             f"sequences of {settings.seq_len} tokens do not fit the context of {config.max_seq_len}: shorten them"
         )
     if not corpus.held_out.strip():
         raise ValueError("the held-out text is empty: name a file with text in it")
-    if save_every < 1:
-        raise ValueError(f"a run is saved every 1 step or more, found {save_every}")
-    out.mkdir(parents=True, exist_ok=True)
+    check_vocabulary(config, settings)
+    make_folder(out)
     return _locked(Run(out, corpus, config, settings), device, save_every)
 
 
 def _locked(run: Run, device: str, save_every: int) -> Iterator[dict]:
-    try:
-        with FileLock(run.out / ".lock", timeout=0):
-            yield from _train(run, device, save_every)
-    except Timeout:
-        raise ValueError(
-            f"another training is under way in {run.out}: wait for it, or give another --out"
-        ) from None
+    with only_one(run.out, "training"):
+        yield from _train(run, device, save_every)
 
 
 def _train(run: Run, device: str, save_every: int) -> Iterator[dict]:
@@ -84,6 +80,7 @@ def _train(run: Run, device: str, save_every: int) -> Iterator[dict]:
     model.to(device)
     optimizers, batch_loss = make_optimizers(model, settings), make_batch_loss(settings.compile, device)
     records = load_state(run, model, optimizers)
+    _remove_later_snapshots(out / "snapshots", len(records))
     if not records:
         save_snapshot(model, out / "snapshots", 0)
     for step in range(len(records), settings.steps):
@@ -95,11 +92,7 @@ def _train(run: Run, device: str, save_every: int) -> Iterator[dict]:
                 return batch_loss(model, inputs, targets)
 
         value = learn(model, optimizers, loss, settings.learning_rate_at(step))
-        if not math.isfinite(value):
-            raise ValueError(
-                f"the loss of step {step + 1} is {value}: lower the learning rate of {settings.learning_rate}; "
-                f"what was saved in {out} before is whole, and for another learning rate {ANOTHER}"
-            )
+        _check_finite("loss", value, step, run)
         seconds = time.perf_counter() - started
         n_tokens = (step + 1) * settings.batch * settings.seq_len
         records.append({"step": step + 1, "tokens": n_tokens, "loss": value, "held_out": None, "seconds": seconds})
@@ -107,11 +100,28 @@ def _train(run: Run, device: str, save_every: int) -> Iterator[dict]:
             save_snapshot(model, out / "snapshots", step + 1)
         if (step + 1) % save_every == 0 or step + 1 == settings.steps:
             seq_len = settings.shape_at(step)[1]
-            records[-1]["held_out"] = bits_per_byte(model, tokenizer, corpus.held_out[:MEASURED], seq_len)[0]
+            held_out = bits_per_byte(model, tokenizer, corpus.held_out[:MEASURED], seq_len)[0]
+            _check_finite("held-out loss", held_out, step, run)  # before weights that are NaN are saved
+            records[-1]["held_out"] = held_out
             save_snapshot(model, out / "snapshots", step + 1)
             save_state(run, model, optimizers, records)
         yield records[-1]
     _finish(run, model, tokenizer, records, len(tokens))
+
+
+def _check_finite(what: str, value: float, step: int, run: Run) -> None:
+    if not math.isfinite(value):
+        raise ValueError(
+            f"the {what} of step {step + 1} is {value}: lower the learning rate of {run.settings.learning_rate}; "
+            f"what was saved in {run.out} before is whole, and for another learning rate {ANOTHER}"
+        )
+
+
+def _remove_later_snapshots(folder: Path, step: int) -> None:
+    """Those of steps that are trained anew now: with another number of steps, they would be of another curve."""
+    for later, path in snapshots(folder).items():
+        if later > step:
+            path.unlink()
 
 
 def _make_tokenizer(run: Run) -> Tokenizer:
@@ -130,7 +140,12 @@ def _make_tokenizer(run: Run) -> Tokenizer:
 
 def _finish(run: Run, model: Transformer, tokenizer: Tokenizer, records: list[dict], n_tokens: int) -> None:
     out, corpus, settings = run.out, run.corpus, run.settings
-    save_huggingface(model.eval(), out, dtype=torch.bfloat16)
+    try:
+        save_huggingface(model.eval(), out, dtype=torch.bfloat16)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"the model cannot be written into {out} ({error}): make room, and run it again"
+        ) from error
     model.bfloat16().float()  # the weights that the file holds
     _, seen = settings.shape_at(settings.steps - 1)  # in longer windows one would measure how it extrapolates
     nats, bits = bits_per_byte(model, tokenizer, corpus.held_out, seen)

@@ -4,6 +4,8 @@ import math
 import re
 from dataclasses import dataclass
 
+from decoding_llama3.experiments.arguments import check_seed, check_whole
+
 _WHOLE = {"steps": 1, "batch": 1, "seq_len": 16, "short_steps": 0, "warmup": 1}  # setting: the least it can be
 
 
@@ -15,6 +17,12 @@ class Repeats:
     share: float
     longest: int  # tokens until the sequence repeats, at most
 
+    def __post_init__(self) -> None:
+        check_whole("the first step of a phase of repeats", self.from_step, 0)
+        check_whole("the longest repeated span", self.longest, 4)
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"a share of repeats is from 0 to 1, found {self.share}")
+
     @classmethod
     def parse(cls, text: str) -> tuple["Repeats", ...]:
         """Phases such as "0:0.05:128,1000:0.01:32"; "" is none. Raises ValueError for another form or range."""
@@ -23,9 +31,10 @@ class Repeats:
             if not re.fullmatch(r"[0-9]{1,9}:[0-9]*\.?[0-9]+:[0-9]{1,9}", phase):
                 raise ValueError(f"repeats are step:share:longest, comma, and so on, found {text!r:.60}")
             step, share, longest = phase.split(":")
-            phases.append(cls(int(step), float(share), int(longest)))
-        if any(not 0 <= phase.share <= 1 or phase.longest < 4 for phase in phases):
-            raise ValueError(f"a share of repeats is from 0 to 1 and the longest 4 or more, found {text!r:.60}")
+            try:
+                phases.append(cls(int(step), float(share), int(longest)))
+            except ValueError as error:
+                raise ValueError(f"{error}, in the repeats {text!r:.60}") from None
         return tuple(phases)
 
 
@@ -51,17 +60,14 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         for name, least in _WHOLE.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name} is a whole number of {least} or more, found {value!r}")
+            check_whole(name, getattr(self, name), least)
+        check_seed(self.seed)
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"the learning rate is above 0 and finite, found {self.learning_rate}")
         if not 0 < self.decay <= 1:
             raise ValueError(f"decay is a share of the steps, above 0 and at most 1, found {self.decay}")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"the weight decay is 0 or more and finite, found {self.weight_decay}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"the seed is from 0 to 2**32 - 1, found {self.seed}")
 
     @property
     def decay_start(self) -> float:

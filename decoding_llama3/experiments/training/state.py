@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -18,7 +19,16 @@ from decoding_llama3.experiments.training.settings import TrainingSettings
 from decoding_llama3.transformer import Transformer
 
 STATE, IDENTITY = "state.safetensors", "run.json"
-OWN_FILES = ("tokenizer.model", STATE, "state.pt", "snapshots", "model.safetensors", "config.json", "loss.csv")
+OLD_STATE = "state.pt"  # a pickle, of the versions before
+OWN_FILES = (
+    STATE,
+    "tokenizer.model",
+    "snapshots",
+    "model.safetensors",
+    "config.json",
+    "loss.csv",
+    "training.json",
+)
 ANOTHER = "give another --out, or delete the whole folder"
 
 
@@ -45,6 +55,11 @@ class Run:
         """
         path = self.out / IDENTITY
         if not path.exists():
+            if (self.out / OLD_STATE).exists():
+                raise ValueError(
+                    f"{self.out} has a {OLD_STATE} and no {IDENTITY}: runs of an earlier version of this package "
+                    f"cannot be continued; {ANOTHER}"
+                )
             if found := [name for name in OWN_FILES if (self.out / name).exists()]:
                 raise ValueError(
                     f"{self.out} has a {found[0]} and no {IDENTITY}, so it is of another run: {ANOTHER}"
@@ -88,23 +103,40 @@ def load_state(run: Run, model: Transformer, optimizers: Sequence[torch.optim.Op
     path = run.out / STATE
     if not path.exists():
         return []
-    try:
+    with _one_sentence(path):
         with safe_open(path, framework="pt", device=str(model.norm.weight.device)) as file:
             about = json.loads((file.metadata() or {})["training"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
-        if about["run"] != run.identity:
-            raise ValueError(f"{path} belongs to a run with other text or settings: {ANOTHER}")
-        records, schedule = about["records"], about["schedule"]
-        _check_schedule(len(records), replace(run.settings, **schedule), run.settings)
-        for name, tensor in _model_tensors(model):
-            tensor.data.copy_(tensors[name])
-        for i, optimizer in enumerate(optimizers):
-            optimizer.load_state_dict(
-                optimizer.state_dict() | {"state": _optimizer_state(tensors, f"optimizer.{i}.")}
-            )
-    except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError, RuntimeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r:.80}): delete it, and the run begins anew") from error
+        of, records, before = about["run"], about["records"], replace(run.settings, **about["schedule"])
+        if [record["step"] for record in records] != list(range(1, len(records) + 1)):
+            raise KeyError("a step is missing")
+    if of != run.identity:
+        raise ValueError(f"{path} belongs to a run with other text or settings: {ANOTHER}")
+    _check_schedule(len(records), before, run.settings)
+    with _one_sentence(path):
+        _fill(model, optimizers, tensors)
     return records
+
+
+def _fill(model: Transformer, optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
+    for name, tensor in _model_tensors(model):
+        if tensors[name].shape != tensor.shape:
+            raise KeyError(f"{name} has another shape")
+        tensor.data.copy_(tensors[name])
+    for i, optimizer in enumerate(optimizers):
+        state = _optimizer_state(tensors, f"optimizer.{i}.")
+        if state.keys() != set(range(sum(len(group["params"]) for group in optimizer.param_groups))):
+            raise KeyError(f"optimizer {i} lacks a weight")
+        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+
+
+@contextmanager
+def _one_sentence(path: Path) -> Iterator[None]:
+    """What can go wrong in reading a damaged state is one ValueError."""
+    try:
+        yield
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged ({error!r:.80}): delete it, and the run begins anew") from error
 
 
 def _check_schedule(done: int, before: TrainingSettings, now: TrainingSettings) -> None:
