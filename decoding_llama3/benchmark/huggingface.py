@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from decoding_llama3.benchmark.measure import Engine, tensor_bytes
-from decoding_llama3.inference.load import read_config
+from decoding_llama3.inference.checkpoint.find import read_config
 from decoding_llama3.inference.memory import check_memory
 
 

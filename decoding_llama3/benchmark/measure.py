@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.compile import CompiledTransformer, compile_model, find_compiler
+from decoding_llama3.inference.empty import empty_model
 from decoding_llama3.inference.generator import Generator
-from decoding_llama3.inference.load import empty_model
 from decoding_llama3.inference.memory import check_memory, free_bytes
 from decoding_llama3.inference.quantize import int8_layer
 from decoding_llama3.inference.sampling import sample

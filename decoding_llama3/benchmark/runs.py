@@ -44,8 +44,10 @@ from decoding_llama3.benchmark.measure import (
     with_speeds,
 )
 from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.checkpoint.export import save_huggingface
+from decoding_llama3.inference.checkpoint.find import checkpoint_directory, read_config
 from decoding_llama3.inference.devices import check_device
-from decoding_llama3.inference.load import checkpoint_directory, load_model, read_config, save_huggingface
+from decoding_llama3.inference.load import load_model
 from decoding_llama3.transformer import Transformer
 
 OURS = {  # arguments of load_model

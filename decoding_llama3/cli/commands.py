@@ -18,9 +18,10 @@ from rich.text import Text
 
 import decoding_llama3 as dl
 from decoding_llama3.benchmark import measure, runs, tables
-from decoding_llama3.cli import machine
+from decoding_llama3.cli.machine import info_rows
+from decoding_llama3.inference.checkpoint.find import read_config
 from decoding_llama3.inference.devices import best_device, choose_dtype
-from decoding_llama3.inference.load import checkpoint_directory, read_config
+from decoding_llama3.inference.memory import choose_fit, name_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Llama 3, small enough to read.")
 out, err = Console(highlight=False, soft_wrap=True), Console(stderr=True, highlight=False, soft_wrap=True)
@@ -39,7 +40,7 @@ TopP = Annotated[float, typer.Option(help="Draw from the smallest set with this 
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, mps; default: the fastest there is.")]
 Dtype = Annotated[str | None, typer.Option(help=f"{', '.join(DTYPES)}; default: what the device does well.")]
-Quantize = Annotated[str | None, typer.Option(help="int8: one byte a weight.")]
+Quantize = Annotated[str | None, typer.Option(help="int8: one byte per weight; default: if only that fits.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the decode step: slow start, faster tokens.")]
 TokenizerPath = Annotated[
     str | None, typer.Option("--tokenizer", help="tokenizer.model, 'llama3' or 'tiny'; default: the checkpoint's.")
@@ -99,13 +100,16 @@ def chat(
 
 
 @app.command()
-def info(checkpoint: Annotated[str | None, typer.Argument(help="A checkpoint or a preset.")] = None) -> None:
-    """Without argument: what this machine can run, and what is missing. With one: the numbers of that model."""
+def info(
+    checkpoint: Annotated[str | None, typer.Argument(help="A checkpoint or a preset.")] = None,
+    context: Annotated[int | None, typer.Option(help="Tokens of a text; default: 8192, or the context.")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Texts at a time.")] = 1,
+) -> None:
+    """Without argument: what this machine runs and how, and what is missing. With one: what that model needs."""
     with one_sentence_errors():
         table = Table(show_header=False, box=None)
         table.add_column(style="bold", no_wrap=True)
-        rows = machine.machine() if checkpoint is None else _model_rows(checkpoint)
-        for name, value in rows:
+        for name, value in info_rows(None if checkpoint is None else _config_of(checkpoint), context, batch):
             table.add_row(name, Text(value, overflow="fold"))  # as Text: rich would take [lab] for markup
         out.print(table)
 
@@ -334,8 +338,11 @@ def _dtype(name: str | None, device: str) -> torch.dtype:
 
 def _load(checkpoint, tokenizer, device, dtype, quantize, compile) -> tuple[dl.Transformer, dl.Tokenizer]:
     device = device or best_device()
+    config = read_config(checkpoint)  # a wrong path is told before a tokenizer is looked for
     kind = _dtype(dtype, device)
-    checkpoint_directory(checkpoint)  # a wrong path is told before a tokenizer is looked for
+    if dtype is None and quantize is None:
+        fit = choose_fit(config, device)
+        kind, quantize = fit.dtype, fit.quantize
     tokens_of = dl.load_tokenizer(tokenizer or checkpoint)
     with err.status(f"loading {checkpoint}"):
         model = dl.load_model(checkpoint, device, kind, quantize, compile)
@@ -344,7 +351,8 @@ def _load(checkpoint, tokenizer, device, dtype, quantize, compile) -> tuple[dl.T
             f"the tokenizer has {tokens_of.n_vocab} tokens, but the model's embedding has "
             f"{model.config.vocab_size}: give the tokenizer of this model"
         )
-    err.print(f"{checkpoint}: {str(kind).removeprefix('torch.')} on {device}", style="dim")
+    how = name_of(kind) if quantize is None else f"{quantize}, computed in {name_of(kind)},"
+    err.print(f"{checkpoint}: {how} on {device}", style="dim")
     return model, tokens_of
 
 
@@ -392,22 +400,3 @@ def _print_evaluation(result: dict) -> None:
             f"characters, 99th percentile {known['characters']['percentile_99']}, at most {len(text)}: {text!r}",
             markup=False,
         )
-
-
-def _model_rows(checkpoint: str) -> Iterator[tuple[str, str]]:
-    config = _config_of(checkpoint)
-    for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "head_dim", "hidden_dim", "vocab_size"):
-        yield name, f"{getattr(config, name):,}"
-    for name in ("norm_eps", "rope_theta", "rope_scaling", "tie_embeddings"):
-        yield name, str(getattr(config, name))
-    yield "context", f"{config.max_seq_len:,} tokens"
-    yield "parameters", f"{config.n_params:,}"
-    yield (
-        "weights",
-        f"{2 * config.n_params / 1e9:,.3f} GB in bfloat16, {4 * config.n_params / 1e9:,.3f} GB in float32",
-    )
-    cache = config.kv_cache_bytes(config.max_seq_len)
-    yield (
-        "KV cache",
-        f"{config.kv_cache_bytes(1):,} bytes a token, {cache / 2**30:,.3f} GiB at full context, bfloat16",
-    )

@@ -23,7 +23,7 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def only_one(folder: Path, what: str) -> Iterator[None]:
-    """While the context is open, no other process enters it for `folder`: ValueError there. A kill ends the lock."""
+    """While the context is open, another for `folder` raises ValueError, in any process. A kill ends the lock."""
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.experiments.files import make_folder, write_whole
-from decoding_llama3.inference.load import checkpoint_directory
+from decoding_llama3.inference.checkpoint.find import checkpoint_directory
 from decoding_llama3.inference.quantize import quantize_rows
 from decoding_llama3.transformer import Transformer
 

@@ -42,7 +42,7 @@ from decoding_llama3.benchmark.measure import (
 from decoding_llama3.benchmark.runs import make_plan, medians, ratios, run
 from decoding_llama3.cli.commands import app
 from decoding_llama3.inference import memory
-from decoding_llama3.inference.load import save_huggingface
+from decoding_llama3.inference.checkpoint.export import save_huggingface
 
 LIMITS = Limits(read_bytes_per_s=1e9, read_by="sum", copy_bytes_per_s=1e9, flops_per_s=1e12)
 

@@ -10,9 +10,9 @@ from conftest import randomize, shrink
 from typer.testing import CliRunner
 
 import decoding_llama3 as dl
-from decoding_llama3.cli import machine
 from decoding_llama3.cli.commands import app
-from decoding_llama3.inference.load import save_huggingface
+from decoding_llama3.inference import memory
+from decoding_llama3.inference.checkpoint.export import save_huggingface
 
 
 def run(*args: str, text: str | None = None):
@@ -78,21 +78,18 @@ def test_a_mistake_is_told_in_one_sentence(args, words):
     assert "Traceback" not in result.output
 
 
-def test_info_is_the_doctor():
-    out = run("info").stdout
-    for row in ("Python", "torch", "compiler", "memory", "device", "dtype", "largest model", "Llama 3 tokenizer"):
-        assert row in out
-    assert torch.__version__ in out
-
-
-def test_the_doctor_names_the_extra_that_installs_what_is_missing(monkeypatch):
-    monkeypatch.setattr(machine, "version", lambda package: None)
-    assert "pip install 'decoding-llama3[lab]'" in " ".join(run("info").stdout.split())
-
-
-def test_info_gives_the_numbers_of_a_preset_and_of_a_checkpoint():
-    assert "8,030,261,248" in run("info", "llama3-8b").stdout
-    assert "4,096" in run("info", "tiny").stdout
+def test_what_fits_in_no_wider_way_is_generated_with_in_int8(monkeypatch):
+    """Unless a dtype is named: then that, or a sentence."""
+    needed = memory.needed_bytes(dl.LlamaConfig.from_preset("tiny"), torch.float32)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: needed - 1)
+    result = run("generate", "There was", "-n", "3", "--device", "cpu")
+    assert result.exit_code == 0
+    assert "tiny: int8, computed in float32, on cpu" in result.stderr
+    result = run("generate", "There was", "-n", "3", "--device", "cpu", "--dtype", "float32")
+    assert result.exit_code == 2
+    assert "use quantize='int8'" in result.stderr
+    monkeypatch.setattr(memory, "free_bytes", lambda device: 10**9)
+    assert "tiny: float32 on cpu" in run("generate", "There was", "-n", "3", "--device", "cpu").stderr
 
 
 @pytest.fixture

@@ -503,7 +503,7 @@ def test_chance_passes_as_rarely_as_is_said():
 def test_the_figure_shows_means_bands_and_every_seed():
     steps = (100, 200, 300, 400, 500)
     curves = {
-        name: {seed: [Point(s, 0, base + 100 / s + 0.1 * seed) for s in steps] for seed in range(3)}
+        name: {seed: [LossPoint(s, 0, base + 100 / s + 0.1 * seed) for s in steps] for seed in range(3)}
         for name, base in (("RMSNorm", 1.0), ("LayerNorm", 1.001), ("none", 2.0), ("post-norm", 1.5))
     }
     use_style()

@@ -33,7 +33,7 @@ from decoding_llama3.experiments.evaluation import (
 from decoding_llama3.experiments.evaluation.ngram import ngram_bits_per_byte, ngram_probabilities
 from decoding_llama3.experiments.preparation import listed_words
 from decoding_llama3.experiments.training import bits_per_byte
-from decoding_llama3.inference.load import save_huggingface
+from decoding_llama3.inference.checkpoint.export import save_huggingface
 
 WORDS = ["king", "queen", "bird", "golden", "apple", "said", "went", "the", "a", "wood", "and", "old"]
 CONFIG = dl.LlamaConfig(

@@ -59,7 +59,7 @@ def test_the_list_itself_is_never_overwritten(tmp_path):
     (tmp_path / "in/ranges.csv").write_text("x\n")
     (tmp_path / "words.txt").write_text("ass\n")
     (tmp_path / "ranges.csv").write_text("file,first,last\nranges.csv,1,1\n")
-    with pytest.raises(ValueError, match="would overwrite 'ranges.csv'"):
+    with pytest.raises(ValueError, match=r"would overwrite 'ranges.csv'"):
         list(prepare(tmp_path / "in", tmp_path, tmp_path / "ranges.csv", tmp_path / "words.txt"))
 
 
@@ -100,5 +100,5 @@ def test_lists_of_words_that_are_missing_empty_or_no_text_are_refused(tmp_path):
     with pytest.raises(ValueError, match="there is no file"):
         listed_words(tmp_path / "none.txt")
     (tmp_path / "words.txt").write_bytes(b"\xff")
-    with pytest.raises(ValueError, match="words.txt is not UTF-8 at byte 0"):
+    with pytest.raises(ValueError, match=r"words.txt is not UTF-8 at byte 0"):
         listed_words(tmp_path / "words.txt")

@@ -5,10 +5,14 @@ import dataclasses
 import itertools
 import json
 import math
+import re
+import subprocess
+import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import decoding_llama3 as dl
 from decoding_llama3.experiments import training
@@ -25,7 +29,7 @@ from decoding_llama3.experiments.training import (
 )
 from decoding_llama3.experiments.training.batches import make_batch
 from decoding_llama3.experiments.training.loss import make_batch_loss
-from decoding_llama3.inference.load import save_huggingface
+from decoding_llama3.inference.checkpoint.export import save_huggingface
 
 REPEATS = Repeats.parse("0:0.3:8,5:0.5:4")
 SETTINGS = TrainingSettings(steps=7, batch=2, seq_len=16, short_steps=4, repeats=REPEATS, warmup=2, seed=1)
@@ -280,16 +284,16 @@ def test_a_changed_vocabulary_is_refused(cut, corpus, tmp_path):
     path = tmp_path / "tokenizer.model"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[: int(len(lines) * cut)]))
-    with pytest.raises(ValueError, match="tokenizer.model is not the one that this run began with"):
+    with pytest.raises(ValueError, match=r"tokenizer.model is not the one that this run began with"):
         finish(corpus, tmp_path)
     path.unlink()
-    with pytest.raises(ValueError, match="tokenizer.model, which this run began with, is gone"):
+    with pytest.raises(ValueError, match=r"tokenizer.model, which this run began with, is gone"):
         finish(corpus, tmp_path)
 
 
 def test_a_folder_of_an_older_version_is_refused(corpus, tmp_path):
     (tmp_path / "state.pt").write_bytes(b"")
-    with pytest.raises(ValueError, match="has a state.pt and no run.json"):
+    with pytest.raises(ValueError, match=r"has a state.pt and no run.json"):
         finish(corpus, tmp_path)
 
 
@@ -334,7 +338,7 @@ def test_a_damaged_state_is_refused_in_a_sentence(data, corpus, tmp_path):
     ):
         finish(corpus, tmp_path)
     (tmp_path / "run.json").write_bytes(data)
-    with pytest.raises(ValueError, match="run.json"):
+    with pytest.raises(ValueError, match=r"run.json"):
         finish(corpus, tmp_path)
 
 
@@ -358,7 +362,7 @@ def test_two_trainings_in_one_folder_are_refused(corpus, tmp_path):
     first = train(corpus, config(), SETTINGS, tmp_path, save_every=1)
     next(first)
     with pytest.raises(
-        ValueError, match="another training is under way in .*: wait for it, or give another --out"
+        ValueError, match=r"another training is under way in .*: wait for it, or give another --out"
     ):
         next(train(corpus, config(), SETTINGS, tmp_path))
     first.close()
@@ -386,12 +390,13 @@ def test_a_loss_that_is_not_finite_ends_the_run(corpus, tmp_path):
         ({"short_steps": -1}, "short_steps is a whole number of 0 or more, found -1"),
         ({"decay": 0.0}, "decay is a share of the steps, above 0 and at most 1, found 0.0"),
         ({"weight_decay": math.nan}, "the weight decay is 0 or more and finite, found nan"),
-        ({"seed": -1}, r"the seed is from 0 to 2\*\*32 - 1, found -1"),
+        ({"seed": -1}, "the seed is a whole number of 0 or more, found -1"),
+        ({"seed": 1.0}, "the seed is a whole number of 0 or more, found 1.0"),
         ({"seed": 2**64}, r"the seed is from 0 to 2\*\*32 - 1"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((ValueError, TypeError), match=words):
         dataclasses.replace(SETTINGS, **wrong)
 
 
@@ -401,8 +406,104 @@ def test_what_does_not_fit_together_is_refused_before_the_first_step(corpus, tmp
         train(corpus, short, SETTINGS, tmp_path / "a")
     with pytest.raises(ValueError, match="the held-out text is empty"):
         train(dataclasses.replace(corpus, held_out="\n"), config(), SETTINGS, tmp_path / "a")
-    with pytest.raises(ValueError, match="saved every 1 step or more, found 0"):
+    with pytest.raises(ValueError, match="save_every is a whole number of 1 or more, found 0"):
         train(corpus, config(), SETTINGS, tmp_path / "a", save_every=0)
     with pytest.raises(ValueError, match="device 'gpu'"):
         train(corpus, config(), SETTINGS, tmp_path / "a", device="gpu")
     assert not (tmp_path / "a").exists()
+    small = dataclasses.replace(config(), vocab_size=514)
+    with pytest.raises(
+        ValueError, match="has 2 tokens beside 256 bytes and 256 special ones, .*: give 516 or more"
+    ):
+        train(corpus, small, SETTINGS, tmp_path / "a")
+    (tmp_path / "a").write_text("")
+    with pytest.raises(ValueError, match=r"the folder .*a cannot be made \(it is a file\): give another --out"):
+        train(corpus, config(), SETTINGS, tmp_path / "a")
+
+
+def test_a_phase_of_repeats_is_checked_however_it_is_made():
+    for wrong in ((-1, 0.1, 8), (0, math.nan, 8), (0, 1.5, 8), (0, 0.1, 3)):
+        with pytest.raises(ValueError, match="found"):
+            Repeats(*wrong)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(corpus, tmp_path, monkeypatch):
+    """The step that makes them has a finite loss still; its state would be loaded and fail for ever."""
+    running = train(corpus, config(), SETTINGS, tmp_path, save_every=1)
+    list(itertools.islice(running, 2))
+    before, learn = (tmp_path / "state.safetensors").read_bytes(), run.learn
+
+    def burst(model, *rest):
+        loss = learn(model, *rest)
+        model.norm.weight.data.fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(run, "learn", burst)
+    with pytest.raises(ValueError, match="the held-out loss of step 3 is nan: lower the learning rate"):
+        next(running)
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+    assert list(snapshots(tmp_path / "snapshots")) == [0, 1, 2]
+
+
+def test_snapshots_of_steps_that_are_trained_anew_do_not_stay(corpus, tmp_path):
+    """With another number of steps they would be points of another curve."""
+    finish(corpus, tmp_path / "new", dataclasses.replace(SETTINGS, steps=6))
+    finish(corpus, tmp_path / "again")
+    (tmp_path / "again/state.safetensors").unlink()
+    finish(corpus, tmp_path / "again", dataclasses.replace(SETTINGS, steps=6))
+    for name in ("learning.csv", "training.json"):
+        one, other = ((tmp_path / out / name).read_text() for out in ("new", "again"))
+        assert re.sub('"seconds".*', "", one) == re.sub('"seconds".*', "", other)
+
+
+@pytest.mark.parametrize("change", ["metadata", "list", "records", "weight", "optimizer", "shape"])
+def test_a_state_that_lacks_something_is_refused_in_a_sentence(change, corpus, tmp_path):
+    list(itertools.islice(train(corpus, config(), SETTINGS, tmp_path, save_every=1), 2))
+    path = tmp_path / "state.safetensors"
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["training"])
+    if change == "list":
+        about = [about]
+    elif change == "records":
+        about["records"] = about["records"][1:]
+    elif change == "weight":
+        tensors.pop("model.norm.weight")
+    elif change == "optimizer":
+        tensors.pop(next(name for name in tensors if name.startswith("optimizer.0.")))
+    elif change == "shape":
+        tensors["model.norm.weight"] = torch.ones(1)  # would be spread over the whole weight
+    save_file(tensors, path, metadata=None if change == "metadata" else {"training": json.dumps(about)})
+    with pytest.raises(
+        ValueError, match=r"state\.safetensors is damaged \(.*\): delete it, and the run begins anew"
+    ):
+        finish(corpus, tmp_path)
+
+
+def test_a_damaged_snapshot_is_named(tmp_path):
+    path = tmp_path / "step-1.safetensors"
+    path.write_bytes(b"half")
+    (tmp_path / "step-x.safetensors").write_bytes(b"")
+    assert snapshots(tmp_path) == {1: path}
+    with pytest.raises(ValueError, match=r"step-1\.safetensors cannot be read as a snapshot"):
+        load_snapshot(path, config())
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from decoding_llama3.experiments.files import only_one
+with only_one(Path(sys.argv[1]), "training"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_trainer_leaves_no_lock(corpus, tmp_path):
+    """The lock is the operating system's: it ends with the process, however that ends."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another training is under way"):
+            next(train(corpus, config(), SETTINGS, tmp_path))
+        other.kill()
+    assert len(finish(corpus, tmp_path)) == 7

@@ -15,7 +15,8 @@ from another_device import PretendingMode, send_away
 from nbclient import NotebookClient
 
 import decoding_llama3 as dl
-from decoding_llama3.inference.load import checkpoint_directory, save_huggingface
+from decoding_llama3.inference.checkpoint.export import save_huggingface
+from decoding_llama3.inference.checkpoint.find import checkpoint_directory
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 SENTENCE = "The old woman told her three daughters that the well in the garden would sing at midnight"

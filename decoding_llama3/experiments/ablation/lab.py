@@ -28,7 +28,7 @@ from decoding_llama3.experiments.files import make_folder, only_one
 def run_lab(runs: Sequence[Run], settings: Settings, out: Path, jobs: int = 1) -> Iterator[dict]:
     """Train `runs`, `jobs` at a time, yielding the row of runs.csv that each has written into `out`.
 
-    Raises ValueError where `out` is no folder, where its files are damaged, and where another lab is at work in it.
+    Raises ValueError where `out` is no folder, its files are damaged, or another lab is at work in it.
     """
     check_whole("jobs", jobs)
     make_folder(out)

@@ -20,7 +20,10 @@ from decoding_llama3.transformer import Transformer
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings:
-    """What `evaluate` does; a number out of range raises ValueError. Greedy continuations of 50 tokens of text follow Carlini et al., arXiv:2202.07646."""
+    """What `evaluate` does; a number out of range raises ValueError.
+
+    Greedy continuations after 50 tokens of text follow Carlini et al., arXiv:2202.07646.
+    """
 
     seq_len: int = 512  # tokens that the model sees when its own bits are counted; at most its context
     tales: int = 1000

@@ -19,8 +19,8 @@ def check_vocabulary(config: LlamaConfig, settings: TrainingSettings) -> None:
     if tokens < needed:
         raise ValueError(
             f"a vocabulary of {config.vocab_size} has {max(tokens, 0)} tokens beside 256 bytes and {N_SPECIAL} "
-            f"special ones, of which copying is measured with {needed}: give one of {config.vocab_size - tokens + needed}"
-            " or more"
+            f"special ones, of which copying is measured with {needed}: give "
+            f"{config.vocab_size - tokens + needed} or more"
         )
 
 

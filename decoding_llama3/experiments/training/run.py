@@ -15,8 +15,8 @@ import torch
 from safetensors import SafetensorError
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.experiments.corpus import Corpus, Windows, encode_all
 from decoding_llama3.experiments.arguments import check_whole
+from decoding_llama3.experiments.corpus import Corpus, Windows, encode_all
 from decoding_llama3.experiments.files import make_folder, only_one, write_csv, write_json
 from decoding_llama3.experiments.learning import learn
 from decoding_llama3.experiments.snapshots import save_snapshot, snapshots
@@ -27,8 +27,8 @@ from decoding_llama3.experiments.training.optimizers import initialize, make_opt
 from decoding_llama3.experiments.training.settings import TrainingSettings
 from decoding_llama3.experiments.training.state import ANOTHER, Run, load_state, save_state
 from decoding_llama3.experiments.training.vocabulary import train_tokenizer
+from decoding_llama3.inference.checkpoint.export import save_huggingface
 from decoding_llama3.inference.devices import check_device
-from decoding_llama3.inference.load import save_huggingface
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
 
@@ -141,7 +141,8 @@ def _make_tokenizer(run: Run) -> Tokenizer:
 def _finish(run: Run, model: Transformer, tokenizer: Tokenizer, records: list[dict], n_tokens: int) -> None:
     out, corpus, settings = run.out, run.corpus, run.settings
     try:
-        save_huggingface(model.eval(), out, dtype=torch.bfloat16)
+        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+        save_huggingface(model.eval(), out, dtype=torch.bfloat16, **ids)
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"the model cannot be written into {out} ({error}): make room, and run it again"
