@@ -170,10 +170,10 @@ def prepare(
     words: Annotated[Path, typer.Option(help="One word or phrase a line; paragraphs that have one are removed.")],
 ) -> None:
     """Cut front and end matter from a folder of texts and screen its paragraphs, for training."""
-    from decoding_llama3.experiments import corpus
+    from decoding_llama3.experiments import preparation
 
     with one_sentence_errors():
-        counts = list(corpus.prepare(folder, out_folder, ranges, words))
+        counts = list(preparation.prepare(folder, out_folder, ranges, words))
         kept, notes, listed = (sum(count[i] for count in counts) for i in (1, 2, 3))
         err.print(
             f"{len(counts)} files in {out_folder}: {kept:,} lines; {notes:,} notes and {listed:,} lines with "
@@ -201,9 +201,10 @@ def train(
 ) -> None:
     """Train a small model of any shape. Run the same command again to go on after a stop."""
     from decoding_llama3.experiments import training
+    from decoding_llama3.experiments.corpus import Corpus
 
     with one_sentence_errors():
-        corpus = training.Corpus.read(folder, held_out)
+        corpus = Corpus.read(folder, held_out)
         shape = {"batch": batch, "seq_len": seq_len, "short_steps": short_steps}
         how = {"learning_rate": learning_rate, "warmup": warmup, "seed": seed}
         how |= {"autocast": bfloat16, "compile": compile}
@@ -258,11 +259,11 @@ def evaluate(
     out_file: Annotated[Path, typer.Option("--out", help="Where the figures go.")] = Path("evaluation.json"),
 ) -> None:
     """Measure a model against n-grams and compressors on the same text, and what it knows by heart."""
-    from decoding_llama3.experiments import corpus, evaluation
+    from decoding_llama3.experiments import corpus, evaluation, preparation
 
     with one_sentence_errors():
         texts = corpus.Corpus.read(folder, held_out)
-        listed = None if words is None else corpus.listed_words(words)
+        listed = None if words is None else preparation.listed_words(words)
         _check_folder("--out", out_file)
         model, tokens_of = _load(checkpoint, None, device, "float32", None, False)
         settings = evaluation.EvaluationSettings(tales=tales, prompts=prompts, seed=seed)

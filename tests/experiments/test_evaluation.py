@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import decoding_llama3 as dl
 from decoding_llama3.cli.commands import app
-from decoding_llama3.experiments.corpus import Corpus, listed_words
+from decoding_llama3.experiments.corpus import Corpus
 from decoding_llama3.experiments.evaluation import (
     EvaluationSettings,
     compressed_bits_per_byte,
@@ -28,9 +28,10 @@ from decoding_llama3.experiments.evaluation import (
     memorised,
     overlap,
     sample_tales,
-    words_of,
+    words_in,
 )
-from decoding_llama3.experiments.ngram import ngram_bits_per_byte, ngram_probabilities
+from decoding_llama3.experiments.evaluation.ngram import ngram_bits_per_byte, ngram_probabilities
+from decoding_llama3.experiments.preparation import listed_words
 from decoding_llama3.experiments.training import bits_per_byte
 from decoding_llama3.inference.checkpoint.export import save_huggingface
 
@@ -176,7 +177,7 @@ def test_xz_finds_what_stands_far_back_and_gzip_does_not():
 
 def test_what_a_word_is():
     text = "Don't--said he; 'tis the dogs' 2nd_bone, O'Clock: CAFÉ.\nEnd"
-    assert words_of(text) == ["don't", "said", "he", "tis", "the", "dogs", "2nd", "bone", "o'clock", "café", "end"]
+    assert words_in(text) == ["don't", "said", "he", "tis", "the", "dogs", "2nd", "bone", "o'clock", "café", "end"]
 
 
 def test_overlap_of_hand_made_texts():

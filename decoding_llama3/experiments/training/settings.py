@@ -1,0 +1,90 @@
+"""What a training does: sizes, schedule, seed. Wrong settings are refused before anything begins."""
+
+import math
+import re
+from dataclasses import dataclass
+
+from decoding_llama3.experiments.arguments import check_seed, check_whole
+
+_WHOLE = {"steps": 1, "batch": 1, "seq_len": 16, "short_steps": 0, "warmup": 1}  # setting: the least it can be
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """From a step on, this share of the sequences are repeated random tokens, to grow induction heads."""
+
+    from_step: int
+    share: float
+    longest: int  # tokens until the sequence repeats, at most
+
+    def __post_init__(self) -> None:
+        check_whole("the first step of a phase of repeats", self.from_step, 0)
+        check_whole("the longest repeated span", self.longest, 4)
+        if not 0 <= self.share <= 1:
+            raise ValueError(f"a share of repeats is from 0 to 1, found {self.share}")
+
+    @classmethod
+    def parse(cls, text: str) -> tuple["Repeats", ...]:
+        """Phases such as "0:0.05:128,1000:0.01:32"; "" is none. Raises ValueError for another form or range."""
+        phases = []
+        for phase in filter(None, text.split(",")):
+            if not re.fullmatch(r"[0-9]{1,9}:[0-9]*\.?[0-9]+:[0-9]{1,9}", phase):
+                raise ValueError(f"repeats are step:share:longest, comma, and so on, found {text!r:.60}")
+            step, share, longest = phase.split(":")
+            try:
+                phases.append(cls(int(step), float(share), int(longest)))
+            except ValueError as error:
+                raise ValueError(f"{error}, in the repeats {text!r:.60}") from None
+        return tuple(phases)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """The learning rate rises for `warmup` steps, stays, and falls to zero over the last part.
+
+    Numbers out of range raise ValueError.
+    """
+
+    steps: int
+    batch: int = 16  # sequences per step
+    seq_len: int = 512  # tokens per sequence
+    short_steps: int = 0  # the first steps, in which sequences are half as long and twice as many: faster
+    repeats: tuple[Repeats, ...] = ()
+    learning_rate: float = 6e-3
+    warmup: int = 100  # steps
+    decay: float = 0.35  # share of the steps in which the learning rate falls
+    weight_decay: float = 0.1
+    autocast: bool = False  # matrix products in bfloat16
+    compile: bool = False  # needs a C++ compiler; half again as fast
+    seed: int = 3
+
+    def __post_init__(self) -> None:
+        for name, least in _WHOLE.items():
+            check_whole(name, getattr(self, name), least)
+        check_seed(self.seed)
+        if not 0 < self.learning_rate < math.inf:
+            raise ValueError(f"the learning rate is above 0 and finite, found {self.learning_rate}")
+        if not 0 < self.decay <= 1:
+            raise ValueError(f"decay is a share of the steps, above 0 and at most 1, found {self.decay}")
+        if not 0 <= self.weight_decay < math.inf:
+            raise ValueError(f"the weight decay is 0 or more and finite, found {self.weight_decay}")
+
+    @property
+    def decay_start(self) -> float:
+        """The step from which on the learning rate falls."""
+        return self.steps * (1 - self.decay)
+
+    def shape_at(self, step: int) -> tuple[int, int]:
+        """Sequences and tokens per sequence."""
+        return (2 * self.batch, self.seq_len // 2) if step < self.short_steps else (self.batch, self.seq_len)
+
+    def repeats_at(self, step: int) -> Repeats:
+        """The phase that a step is in."""
+        begun = [phase for phase in self.repeats if phase.from_step <= step]
+        return max(begun, key=lambda phase: phase.from_step, default=Repeats(0, 0.0, 4))
+
+    def learning_rate_at(self, step: int) -> float:
+        """Of a step, counted from 0."""
+        rising = (step + 1) / self.warmup
+        falling = (self.steps - step) / (self.decay * self.steps)
+        return self.learning_rate * min(1.0, rising, falling)
