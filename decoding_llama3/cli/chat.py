@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ import typer
 
 from decoding_llama3.cli.conversation import Conversation, in_common
 from decoding_llama3.cli.generate import check_text, seed_of
-from decoding_llama3.cli.models import load
+from decoding_llama3.cli.models import load, say_if_base
 from decoding_llama3.cli.options import (
     TEXT,
     Compile,
@@ -52,7 +51,7 @@ def chat(
     if checkpoint == "tiny":
         raise ValueError("tiny has never seen a chat, only tales: use 'generate', or give an instruct model")
     model, tokens_of = load(checkpoint, tokenizer, device, dtype, quantize)
-    _say_if_base(Path(checkpoint))
+    say_if_base(Path(checkpoint))
     system = system and check_text("the system message", system)
     conversation = Conversation(tokens_of, model.config.max_seq_len, tokens, system)
     talk = _Talk(model, compile, conversation, tokens, temperature, top_p, seed_of(seed, temperature))
@@ -126,20 +125,6 @@ class _Talk:
         elif n_new == room:
             note("the answer was cut, because the context is full")
         note(self.speed.line())
-
-
-def _say_if_base(directory: Path) -> None:
-    """Hugging Face's directories have a chat template if the model was taught to chat; Meta's do not say it."""
-    file = directory / "tokenizer_config.json"
-    if not file.is_file() or any(
-        (directory / name).exists() for name in ("chat_template.jinja", "chat_template.json")
-    ):
-        return
-    settings = json.loads(file.read_bytes())
-    if isinstance(settings, dict) and not settings.get("chat_template"):
-        note(
-            f"{directory} has no chat template: a base model, not taught to chat, may ramble; 'generate' suits it"
-        )
 
 
 def _ask() -> str:

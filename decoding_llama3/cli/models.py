@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -74,3 +75,17 @@ def read_texts(folder: Path, held_out: str) -> Corpus:
     if not texts.held_out.strip():
         raise ValueError(f"{folder / held_out} is empty: hold out a file with text in it")
     return texts
+
+
+def say_if_base(directory: Path) -> None:
+    """Hugging Face's directories have a chat template if the model was taught to chat; Meta's do not say it."""
+    file = directory / "tokenizer_config.json"
+    if not file.is_file() or any(
+        (directory / name).exists() for name in ("chat_template.jinja", "chat_template.json")
+    ):
+        return
+    settings = json.loads(file.read_bytes())
+    if isinstance(settings, dict) and not settings.get("chat_template"):
+        note(
+            f"{directory} has no chat template: a base model, not taught to chat, may ramble; 'generate' suits it"
+        )
