@@ -60,7 +60,8 @@ def bench(
         run, tables, default = _kind(ladder, growth)
         lengths = {what: found or default for what, found in lengths.items() if found or default}
         how = {"against": against, "new_tokens": new_tokens, "runs": runs} | lengths
-        plan = _plan(random or checkpoint or "tiny", random is not None, engines, device, dtype, how)
+        source = "tiny" if checkpoint is None else checkpoint
+        plan = _plan(source if random is None else random, random is not None, engines, device, dtype, how)
         result = run(plan, tell)
     out = console()
     for part in tables(result):

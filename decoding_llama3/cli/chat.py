@@ -133,8 +133,10 @@ def _ask() -> str:
     sys.stderr.flush()
     try:
         return input().strip()
-    except EOFError:
+    except (EOFError, UnicodeDecodeError) as error:
         sys.stderr.write("\n")
+        if isinstance(error, UnicodeDecodeError):
+            raise
         return ""
 
 
