@@ -31,9 +31,9 @@ def main(name: str = "decoding-llama3") -> None:
     app(prog_name=name)
 
 
-def _print_version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> bool:
     if not wanted:
-        return
+        return False
     import platform
     from importlib import metadata
 
@@ -48,12 +48,9 @@ def _print_version(wanted: bool) -> None:
     raise typer.Exit
 
 
-@app.callback(invoke_without_command=True)
-def _without_command(
-    context: typer.Context,
+@app.callback()
+def _options_of_all_commands(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-) -> None:
-    if context.invoked_subcommand is None:
-        sys.stdout.write(context.get_help() + "\n")
+) -> None: ...

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import pairwise
 from pickle import UnpicklingError
+from typing import Any
 
 import typer
 from typer.core import TyperGroup
@@ -39,15 +40,15 @@ OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memo
 
 
 class SentencesForErrors(TyperGroup):
-    """All commands, each under `one_sentence_errors`."""
+    """All commands, each under `one_sentence_errors`. `ctx` is a context of click, which typer may contain."""
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         prepare_streams()
-        self._typed = list(args)
+        self._typed = list(args) or ["--help"]
         with one_sentence_errors(self._typed):
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, list(self._typed))
 
-    def invoke(self, ctx: typer.Context) -> object:
+    def invoke(self, ctx: Any) -> Any:
         with one_sentence_errors(self._typed):
             return super().invoke(ctx)
 
