@@ -413,7 +413,7 @@ def test_what_does_not_fit_together_is_refused_before_the_first_step(corpus, tmp
     assert not (tmp_path / "a").exists()
     small = dataclasses.replace(config(), vocab_size=514)
     with pytest.raises(
-        ValueError, match="has 2 tokens beside 256 bytes and 256 special ones, .*: give 516 or more"
+        ValueError, match=r"has 2 tokens beside 256 bytes and 256 special ones, .*: give 516 or more"
     ):
         train(corpus, small, SETTINGS, tmp_path / "a")
     (tmp_path / "a").write_text("")
