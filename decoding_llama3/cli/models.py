@@ -25,8 +25,9 @@ def load(
 ) -> tuple[dl.Transformer, dl.Tokenizer]:
     """The model and its tokenizer, by default on the fastest device; says on which, and in which dtype."""
     with waiting("starting"):
+        from decoding_llama3.inference.checkpoint.find import read_config
         from decoding_llama3.inference.devices import best_device
-        from decoding_llama3.inference.load import load_model, read_config
+        from decoding_llama3.inference.load import load_model
         from decoding_llama3.inference.memory import choose_fit, name_of
         from decoding_llama3.inference.tokenizer_files import load_tokenizer
     device = device or best_device()
@@ -62,7 +63,7 @@ def dtype_of(name: str | None, device: str) -> torch.dtype:
 def config_of(name: str) -> dl.LlamaConfig:
     """The configuration of a preset or of a checkpoint's directory."""
     from decoding_llama3.config import LlamaConfig
-    from decoding_llama3.inference.load import read_config
+    from decoding_llama3.inference.checkpoint.find import read_config
     from decoding_llama3.presets import PRESETS
 
     if name in PRESETS and name != "tiny":

@@ -13,9 +13,7 @@ def prepare(
     folder: Annotated[Path, typer.Argument(help="A folder of .txt files, one paragraph per line.")],
     out_folder: Annotated[Path, typer.Option("--out", help="Where the prepared files go.")],
     ranges: Annotated[Path, typer.Option(help="A CSV with columns file, first, last: the lines to keep.")],
-    words: Annotated[
-        Path, typer.Option(help="One word or phrase per line; paragraphs that have one are removed.")
-    ],
+    words: Annotated[Path, typer.Option(help="One word or phrase per line; paragraphs with one are removed.")],
 ) -> None:
     """Cut front and end matter from a folder of texts and screen its paragraphs, for training."""
     check_output_folder("--out", out_folder)

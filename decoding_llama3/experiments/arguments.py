@@ -1,7 +1,7 @@
 """Numbers that a caller gives, checked before any work begins."""
 
 
-def check_whole(name: str, value: int, least: int = 1) -> None:
+def check_count(name: str, value: int, least: int = 1) -> None:
     """Raise TypeError unless `value` is a whole number, ValueError if it is below `least`."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{name} is a whole number of {least} or more, found {value!r}")
@@ -9,8 +9,8 @@ def check_whole(name: str, value: int, least: int = 1) -> None:
         raise ValueError(f"{name} is a whole number of {least} or more, found {value}")
 
 
-def check_seed(seed: int) -> None:
+def check_training_seed(seed: int) -> None:
     """Raise TypeError or ValueError unless torch can draw from `seed`, and from what is derived of it."""
-    check_whole("the seed", seed, 0)
+    check_count("the seed", seed, 0)
     if seed >= 2**32:
         raise ValueError(f"the seed is from 0 to 2**32 - 1, found {seed}")

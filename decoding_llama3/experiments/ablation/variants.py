@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict, dataclass
 
-from decoding_llama3.experiments.arguments import check_whole
+from decoding_llama3.experiments.arguments import check_count
 
 CHOICES = {  # switch: what it can be set to, Llama 3's own part first
     "norm": ("RMSNorm", "LayerNorm", "none", "post-norm"),
@@ -57,8 +57,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("dim", "n_layers", "n_heads", "hidden_dim", "seq_len", "batch", "steps", "eval_every"):
-            check_whole(name, getattr(self, name))
-        check_whole("warmup", self.warmup, 0)
+            check_count(name, getattr(self, name))
+        check_count("warmup", self.warmup, 0)
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"the learning rate is above 0 and finite, found {self.learning_rate}")
         if not 0 <= self.weight_decay < math.inf:

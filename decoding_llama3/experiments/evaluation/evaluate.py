@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from decoding_llama3.experiments.arguments import check_seed, check_whole
+from decoding_llama3.experiments.arguments import check_count, check_training_seed
 from decoding_llama3.experiments.corpus import Corpus
 from decoding_llama3.experiments.evaluation.compression import compressed_bits_per_byte, dictionary_bytes
 from decoding_llama3.experiments.evaluation.memorisation import check_prompts, draw_passages, memorised
@@ -38,9 +38,9 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         for name in ("tales", "tale_tokens", "prompts", "prompt_tokens", "new_tokens", "batch"):
-            check_whole(name, getattr(self, name))
-        check_whole("seq_len", self.seq_len, 2)
-        check_seed(self.seed)
+            check_count(name, getattr(self, name))
+        check_count("seq_len", self.seq_len, 2)
+        check_training_seed(self.seed)
 
 
 def evaluate(
@@ -56,8 +56,7 @@ def evaluate(
     `listed` is what `listed_words` makes of a list of words; without it the tales are not searched for any. Raises
     ValueError, before anything is measured, for texts, prompts or a temperature that cannot be measured with.
     """
-    s = settings
-    texts = {"training": corpus.files, "held_out": {"the held-out text": corpus.held_out}}
+    s, texts = settings, {"training": corpus.files, "held_out": {"the held-out text": corpus.held_out}}
     _check(model, tokenizer, texts, s)
     report("bits per byte of the model")
     nats, bits = bits_per_byte(model, tokenizer, corpus.held_out, min(s.seq_len, model.config.max_seq_len))
@@ -68,8 +67,8 @@ def evaluate(
     }
     report(f"{s.tales:,} tales")
     tales = sample_tales(model, tokenizer, s.tales, s.tale_tokens, s.temperature, s.top_p, s.seed, s.batch)
-    report("bits per byte of n-grams, gzip and xz")
     training, held_out = "".join(corpus.files.values()).encode(), corpus.held_out.encode()
+    report("bits per byte of n-grams, gzip and xz")
     orders = dict(enumerate(ngram_bits_per_byte(training, held_out), start=1))
     measured = {"model": bits, "ngram": orders} | compressed_bits_per_byte(training, held_out)
     report("word sequences that held-out text and tales share with the training text")

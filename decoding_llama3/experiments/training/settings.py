@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from decoding_llama3.experiments.arguments import check_seed, check_whole
+from decoding_llama3.experiments.arguments import check_count, check_training_seed
 
 _WHOLE = {"steps": 1, "batch": 1, "seq_len": 16, "short_steps": 0, "warmup": 1}  # setting: the least it can be
 
@@ -18,8 +18,8 @@ class Repeats:
     longest: int  # tokens until the sequence repeats, at most
 
     def __post_init__(self) -> None:
-        check_whole("the first step of a phase of repeats", self.from_step, 0)
-        check_whole("the longest repeated span", self.longest, 4)
+        check_count("the first step of a phase of repeats", self.from_step, 0)
+        check_count("the longest repeated span", self.longest, 4)
         if not 0 <= self.share <= 1:
             raise ValueError(f"a share of repeats is from 0 to 1, found {self.share}")
 
@@ -60,8 +60,8 @@ class TrainingSettings:
 
     def __post_init__(self) -> None:
         for name, least in _WHOLE.items():
-            check_whole(name, getattr(self, name), least)
-        check_seed(self.seed)
+            check_count(name, getattr(self, name), least)
+        check_training_seed(self.seed)
         if not 0 < self.learning_rate < math.inf:
             raise ValueError(f"the learning rate is above 0 and finite, found {self.learning_rate}")
         if not 0 < self.decay <= 1:
