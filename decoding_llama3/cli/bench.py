@@ -17,7 +17,7 @@ from decoding_llama3.cli.options import CHECKPOINT, Device, Dtype
 from decoding_llama3.cli.terminal import console, note, waiting
 
 # Said here as well as in `benchmark`, because that imports torch.
-SHAPES = ("125m", "1.5b")
+SHAPES = ("125m", "1.5b", "8b")
 ENGINES = ("eager", "compiled", "int8")
 BASELINES = ("huggingface-eager", "huggingface-compiled")
 MODEL, WAYS, LENGTHS, RESULT = "The model", "The ways to run it", "What is measured", "What comes out"
