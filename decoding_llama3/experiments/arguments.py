@@ -10,7 +10,7 @@ def check_count(name: str, value: int, least: int = 1) -> None:
 
 
 def check_training_seed(seed: int) -> None:
-    """Raise TypeError or ValueError unless torch can draw from `seed`, and from what is derived of it."""
+    """Raise TypeError or ValueError unless torch can draw from `seed`, and from what is derived from it."""
     check_count("the seed", seed, 0)
     if seed >= 2**32:
         raise ValueError(f"the seed is from 0 to 2**32 - 1, found {seed}")

@@ -432,6 +432,84 @@ def test_other_settings_do_not_mix(tmp_path):
         lab(["tying"], tmp_path, settings=dataclasses.replace(SMALL, steps=6))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"steps": 0}, "steps is a whole number of 1 or more, found 0"),
+        ({"eval_every": 0}, "eval_every is a whole number of 1 or more, found 0"),
+        ({"batch": 1.5}, "batch is a whole number of 1 or more, found 1.5"),
+        ({"warmup": -1}, "warmup is a whole number of 0 or more, found -1"),
+        ({"learning_rate": math.nan}, "the learning rate is above 0 and finite, found nan"),
+        ({"weight_decay": -1.0}, "the weight decay is 0 or more and finite, found -1.0"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        dataclasses.replace(SMALL, **wrong)
+
+
+def test_numbers_of_runs_are_checked_before_the_first(tmp_path):
+    with pytest.raises(ValueError, match="seeds is a whole number of 1 or more, found 0"):
+        ablation.missing_runs(["tying"], 0, SMALL, tmp_path)
+    with pytest.raises(ValueError, match="jobs is a whole number of 1 or more, found 0"):
+        ablation.run_lab([], SMALL, tmp_path, jobs=0)
+    with pytest.raises(ValueError, match="the seed is a whole number of 0 or more, found -1"):
+        ablation.train_variant(Variant(), -1, SMALL)
+
+
+def test_an_out_that_is_a_file_is_refused_before_the_first_run(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ValueError, match=r"the folder .*out cannot be made \(it is a file\): give another --out"):
+        lab(["tying"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("runs.csv", "seed", "sead", r"runs\.csv lacks the columns seed"),
+        ("runs.csv", "scale,none,0", "scale,none,x", r"line 3 of .*runs\.csv has 'x' for seed: "),
+        ("runs.csv", "scale,none,0", "scale,none", r"line 3 of .*runs\.csv has another number of fields"),
+        ("scale.csv", "none,0,4", "none,0,four", r"line 3 of .*scale\.csv has 'four' for step"),
+        (
+            "scale.csv",
+            "none,0,4",
+            "some,0,4",
+            r"scale\.csv has a variant 'some'; there are 1/sqrt\(head_dim\), none",
+        ),
+        ("llama3.csv", "Llama 3", "Llama\xff", r"llama3\.csv is not UTF-8 at byte"),
+    ],
+)
+def test_a_damaged_file_of_runs_is_named(name, old, new, words, tmp_path):
+    list(lab(["scale"], tmp_path, seeds=1))
+    text = (tmp_path / name).read_text()
+    assert old in text
+    (tmp_path / name).write_bytes(text.replace(old, new, 1).encode("latin-1"))
+    with pytest.raises(ValueError, match=words):
+        ablation.rerun("scale", "none", 0, tmp_path) if name != "runs.csv" else ablation.read_runs(tmp_path)
+
+
+def test_runs_without_their_settings_cannot_be_trained_again(tmp_path):
+    list(lab(["scale"], tmp_path, seeds=1))
+    text = (tmp_path / "runs.csv").read_text()
+    (tmp_path / "runs.csv").write_text(text.replace("eval_every", "other").replace("text_sha256", "another"))
+    for look in (ablation.same_text, lambda folder: ablation.rerun("scale", "none", 0, folder)):
+        with pytest.raises(ValueError, match=r"runs\.csv lacks the columns eval_every, text_sha256"):
+            look(tmp_path)
+    (tmp_path / "runs.csv").unlink()
+    with pytest.raises(ValueError, match=r"runs\.csv has no runs: make them with `decoding-llama3 ablate"):
+        ablation.same_text(tmp_path)
+
+
+def test_two_labs_in_one_folder_are_refused(tmp_path):
+    """Each rewrites the files of all runs: one would drop what the other has just added."""
+    first = lab(["tying"], tmp_path, seeds=1)
+    next(first)
+    with pytest.raises(ValueError, match=r"another lab is under way in .*: wait for it, or give another --out"):
+        next(lab(["scale"], tmp_path, seeds=1))
+    first.close()
+    assert len(list(lab(["tying"], tmp_path, seeds=1))) == 1
+
+
 def test_an_unknown_group_or_an_empty_folder_is_told(tmp_path):
     with pytest.raises(ValueError, match="no group of variants is called 'norms'; there are norm, position"):
         ablation.read_curves("norms", tmp_path)
@@ -546,7 +624,7 @@ def test_the_command_writes_and_goes_on(tmp_path):
     assert first.exit_code == again.exit_code == 0, first.output
     assert "tying, tied, seed 0: held-out loss 4." in first.output
     assert "held-out loss" not in again.output
-    assert sorted(contents(tmp_path)) == ["llama3.csv", "runs.csv", "tying.csv"]
+    assert sorted(contents(tmp_path)) == [".lock", "llama3.csv", "runs.csv", "tying.csv"]
 
 
 def test_the_command_tells_an_unknown_group(tmp_path):

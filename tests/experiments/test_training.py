@@ -153,7 +153,7 @@ def test_the_sequences_are_short_at_first_and_a_step_has_as_many_tokens(corpus, 
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's compiler, of itself
-@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_step_learns_what_huggingfaces_model_learns(corpus, tmp_path, compile):
     """Loss and gradients on text and on repeated words equal those of transformers on the same weights."""
     from transformers import LlamaForCausalLM
@@ -204,7 +204,7 @@ def test_repeats_come_in_phases():
     assert settings.repeats_at(150).longest == 32
     assert TrainingSettings(steps=1).repeats_at(0).share == 0
     for wrong in ("0.05", "0:x:4", "0:1.5:9", "0:0.1:2", "1_0:0.1:9", "0:nan:9", "-1:0.1:9", "0:0.1:９"):
-        with pytest.raises(ValueError, match=f"found '{wrong}'"):
+        with pytest.raises(ValueError, match=f"'{wrong}'"):
             Repeats.parse(wrong)
 
 
@@ -412,9 +412,7 @@ def test_what_does_not_fit_together_is_refused_before_the_first_step(corpus, tmp
         train(corpus, config(), SETTINGS, tmp_path / "a", device="gpu")
     assert not (tmp_path / "a").exists()
     small = dataclasses.replace(config(), vocab_size=514)
-    with pytest.raises(
-        ValueError, match=r"has 2 tokens beside 256 bytes and 256 special ones, .*: give 516 or more"
-    ):
+    with pytest.raises(ValueError, match=r"has 2 tokens beside 256 bytes and 256 .*: give 516 or more"):
         train(corpus, small, SETTINGS, tmp_path / "a")
     (tmp_path / "a").write_text("")
     with pytest.raises(ValueError, match=r"the folder .*a cannot be made \(it is a file\): give another --out"):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from decoding_llama3.experiments.ablation.model import build_variant
 from decoding_llama3.experiments.ablation.text import Text
 from decoding_llama3.experiments.ablation.variants import Settings, Variant
+from decoding_llama3.experiments.arguments import check_training_seed
 from decoding_llama3.experiments.learning import learn
 from decoding_llama3.transformer import Transformer
 
@@ -36,13 +37,23 @@ def train_variant(variant: Variant, seed: int, settings: Settings | None = None)
 
     Weights and batches depend on the seed alone: the same run on the same machine gives the same points.
     """
+    check_training_seed(seed)
     settings = settings or Settings()
     text = Text.of_python()
     return train_model(build_variant(variant, seed, len(text.vocabulary), settings), text, seed, settings)
 
 
 def train_model(model: Transformer, text: Text, seed: int, settings: Settings) -> Iterator[LossPoint]:
-    """Train `model` on `text` as the lab does; `seed` draws the batches. Yields like `train_variant`."""
+    """Train `model` on `text` as the lab does, on its device; `seed` draws the batches. Yields as `train_variant`.
+
+    A text shorter than the sequences raises ValueError.
+    """
+    check_training_seed(seed)
+    text.check_length(settings.seq_len)
+    return _train(model, text, seed, settings)
+
+
+def _train(model: Transformer, text: Text, seed: int, settings: Settings) -> Iterator[LossPoint]:
     device = model.output.weight.device
     windows = text.held_out_windows(settings.seq_len).to(device)
     generator = torch.Generator().manual_seed(seed)

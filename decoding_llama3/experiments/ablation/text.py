@@ -24,7 +24,10 @@ class Text:
 
     @classmethod
     def of_python(cls, training: int = 1_000_000, held_out: int = 100_000) -> "Text":
-        """The source of Python's own library, its ASCII files by name, until there are so many characters."""
+        """The source of Python's own library, its ASCII files by name, until there are that many characters.
+
+        Raises ValueError where the library has fewer.
+        """
         folder = Path(sysconfig.get_path("stdlib"))
         files = (path.read_text(encoding="latin-1") for path in sorted(folder.glob("*.py")))
         files = (text for text in files if text.isascii())
@@ -39,6 +42,15 @@ class Text:
         number[list(vocabulary.encode())] = torch.arange(len(vocabulary))
         ids = (number[torch.frombuffer(bytearray(part, "ascii"), dtype=torch.uint8).long()] for part in parts)
         return cls(*ids, vocabulary, hashlib.sha256("".join(parts).encode()).hexdigest())
+
+    def check_length(self, seq_len: int) -> None:
+        """Raise ValueError unless both parts hold a window of `seq_len` + 1 characters."""
+        shorter = min(len(self.training), len(self.held_out))
+        if shorter < seq_len + 1:
+            raise ValueError(
+                f"the text has a part of {shorter} characters, too few for windows of {seq_len} + 1: give "
+                "more text or a smaller seq_len"
+            )
 
     def batch(self, settings: Settings, generator: torch.Generator) -> Int[Tensor, "batch length"]:
         """Windows of seq_len + 1 characters from anywhere in the training text."""
