@@ -143,7 +143,10 @@ def _check_fields(config: LlamaConfig | RopeScaling) -> None:
     kinds = {"int": int, "float": int | float, "bool": bool}
     largest = {"int": 2**28, "float": 10**15}  # torch can count the bytes of such a matrix
     for field in fields(config):
-        kind, value = kinds.get(str(field.type), RopeScaling | None), getattr(config, field.name)
+        kind, value = (
+            kinds.get(str(field.type), RopeScaling | None),
+            getattr(config, field.name),
+        )
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise TypeError(f"{field.name} must be {field.type}, found {value!r}")
         if field.type in largest and not 0 < value <= largest[field.type]:

@@ -120,7 +120,9 @@ def _how_it_ended(ended: subprocess.CompletedProcess) -> str:
 def run_job(job: Path, result: Path) -> None:
     """What the fresh process does: a plan and an engine's name in, figures and the sentence of an error out."""
     given = json.loads(job.read_text(encoding="utf-8"))
-    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given["plan"].items()}
+    fields: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in given["plan"].items()
+    }
     name, figures, error = given["engine"], {}, None
     try:
         for figures in measure_figures(Plan(**fields), name):

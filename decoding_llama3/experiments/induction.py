@@ -109,5 +109,3 @@ def accuracy(model: Transformer, periods: range = PERIODS, seq: int = SEQ) -> fl
     device = next((weight.device for weight in model.parameters()), "cpu")
     rows = rows_of_repeats(256, torch.Generator().manual_seed(99), periods, seq)
     return losses(model, *(part.to(device) for part in rows))[1]
-
-

@@ -69,6 +69,7 @@ def test_every_look_of_a_part_is_taken_at_the_real_model(path):
     assert [look for look in looks if look not in section] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_part_runs_with_another_sentence_and_another_model(path, checkpoint, monkeypatch, tmp_path):
     monkeypatch.setenv("DECODING_LLAMA3_CHECKPOINT", str(checkpoint))

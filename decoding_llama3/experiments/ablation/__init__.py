@@ -16,7 +16,6 @@ from decoding_llama3.experiments.ablation.store import Run, missing_runs, read_c
 from decoding_llama3.experiments.ablation.text import Text
 from decoding_llama3.experiments.ablation.variants import CHOICES, GROUPS, LLAMA3, Settings, Variant
 
-
 __all__ = [
     "CHOICES",
     "GROUPS",
