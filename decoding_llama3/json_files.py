@@ -43,7 +43,9 @@ def read_json(text_or_path: str | PathLike, filename: str) -> tuple[dict, str]:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """A value as Python writes it, in at most `limit` characters, all of them printable."""
+    """A value as Python writes it, or true, false, null: at most `limit` printable characters."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 3, limit, limit
     text = short.repr(value)
