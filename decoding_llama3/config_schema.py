@@ -114,7 +114,7 @@ def check(values: dict, table: dict[str, Setting], source: str) -> dict:
         if not isinstance(value, _TYPES[kind]) or (number and isinstance(value, bool)):
             raise TypeError(wanted)
         if number and not low <= value <= high:
-            raise ValueError(f"{wanted} from {low:,} to {high:,}")
+            raise ValueError(f"{wanted} of at least {low:,} and at most {high:,}")
         checked[key] = float(value) if kind == "a number" else value
     return checked
 

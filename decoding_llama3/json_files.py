@@ -1,7 +1,7 @@
 """Part 2 - one JSON object from a text or a file that nobody has checked yet.
 
 Every fault raises ValueError in one sentence that names the file. What comes from the file
-stands in it as Python writes it, cut short, so that no escape code reaches a terminal.
+stands in it quoted and cut short, so that no escape code reaches a terminal.
 """
 
 import json
@@ -43,7 +43,9 @@ def read_json(text_or_path: str | PathLike, filename: str) -> tuple[dict, str]:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """A value as Python writes it, in at most `limit` characters, all of them printable."""
+    """A value as Python writes it, or true, false, null, in `limit` printable characters."""
+    if value is None or isinstance(value, bool):
+        return json.dumps(value)
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 3, limit, limit
     text = short.repr(value)

@@ -41,7 +41,7 @@ def read(request):
         ('{"a": {"b": -Infinity}}', "sets 'b' to -inf"),
         ('{"a": 1e999}', "sets 'a' to inf"),
         ('{"dim": 64, "x": 0, "dim": 65}', "sets 'dim' twice, to 64 and to 65: which of the two is right"),
-        ('{"a": {"b": 1, "b": true}}', "sets 'b' twice, to 1 and to True"),
+        ('{"a": {"b": 1, "b": true}}', "sets 'b' twice, to 1 and to true"),
         (
             '{"\\u001b[31mred\\u001b]0;title": 1, "\\u001b[31mred\\u001b]0;title": 2}',
             r"sets '\\x1b\[31mred\\x1b\]0;title",
