@@ -435,12 +435,12 @@ def test_other_settings_do_not_mix(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"steps": 0}, "steps is a whole number of 1 or more, found 0"),
-        ({"eval_every": 0}, "eval_every is a whole number of 1 or more, found 0"),
-        ({"batch": 1.5}, "batch is a whole number of 1 or more, found 1.5"),
-        ({"warmup": -1}, "warmup is a whole number of 0 or more, found -1"),
-        ({"learning_rate": math.nan}, "the learning rate is above 0 and finite, found nan"),
-        ({"weight_decay": -1.0}, "the weight decay is 0 or more and finite, found -1.0"),
+        ({"steps": 0}, "steps must be 1 or more, found 0"),
+        ({"eval_every": 0}, "eval_every must be 1 or more, found 0"),
+        ({"batch": 1.5}, "batch is a whole number, found 1.5"),
+        ({"warmup": -1}, "warmup must be 0 or more, found -1"),
+        ({"learning_rate": math.nan}, "the learning rate must be above 0 and finite, found nan"),
+        ({"weight_decay": -1.0}, "the weight decay must be 0 or more and finite, found -1.0"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, words):
@@ -449,11 +449,11 @@ def test_wrong_settings_are_refused(wrong, words):
 
 
 def test_numbers_of_runs_are_checked_before_the_first(tmp_path):
-    with pytest.raises(ValueError, match="seeds is a whole number of 1 or more, found 0"):
+    with pytest.raises(ValueError, match="seeds must be 1 or more, found 0"):
         ablation.missing_runs(["tying"], 0, SMALL, tmp_path)
-    with pytest.raises(ValueError, match="jobs is a whole number of 1 or more, found 0"):
+    with pytest.raises(ValueError, match="jobs must be 1 or more, found 0"):
         ablation.run_lab([], SMALL, tmp_path, jobs=0)
-    with pytest.raises(ValueError, match="the seed is a whole number of 0 or more, found -1"):
+    with pytest.raises(ValueError, match="the seed must be 0 or more, found -1"):
         ablation.train_variant(Variant(), -1, SMALL)
 
 

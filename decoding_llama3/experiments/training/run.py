@@ -15,7 +15,6 @@ import torch
 from safetensors import SafetensorError
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.experiments.arguments import check_whole
 from decoding_llama3.experiments.corpus import Corpus, Windows, encode_all
 from decoding_llama3.experiments.files import make_folder, only_one, write_csv, write_json
 from decoding_llama3.experiments.learning import learn
@@ -25,8 +24,9 @@ from decoding_llama3.experiments.training.curve import check_vocabulary, learnin
 from decoding_llama3.experiments.training.loss import bits_per_byte, make_batch_loss
 from decoding_llama3.experiments.training.optimizers import initialize, make_optimizers
 from decoding_llama3.experiments.training.settings import TrainingSettings
-from decoding_llama3.experiments.training.state import ANOTHER, Run, load_state, save_state
+from decoding_llama3.experiments.training.state import ANOTHER, TrainingRun, load_state, save_state
 from decoding_llama3.experiments.training.vocabulary import train_tokenizer
+from decoding_llama3.inference.arguments import check_whole
 from decoding_llama3.inference.checkpoint.export import save_huggingface
 from decoding_llama3.inference.devices import check_device
 from decoding_llama3.tokenizer import Tokenizer
@@ -52,7 +52,7 @@ def train(
     another run and for one in which a run is under way; and at a step whose loss is not finite.
     """
     check_device(device)
-    check_whole("save_every", save_every)
+    check_whole("save_every", save_every, 1)
     if settings.seq_len > config.max_seq_len:
         raise ValueError(
             f"sequences of {settings.seq_len} tokens do not fit the context of {config.max_seq_len}: shorten them"
@@ -61,15 +61,15 @@ def train(
         raise ValueError("the held-out text is empty: name a file with text in it")
     check_vocabulary(config, settings)
     make_folder(out)
-    return _locked(Run(out, corpus, config, settings), device, save_every)
+    return _locked(TrainingRun(out, corpus, config, settings), device, save_every)
 
 
-def _locked(run: Run, device: str, save_every: int) -> Iterator[dict]:
+def _locked(run: TrainingRun, device: str, save_every: int) -> Iterator[dict]:
     with only_one(run.out, "training"):
         yield from _train(run, device, save_every)
 
 
-def _train(run: Run, device: str, save_every: int) -> Iterator[dict]:
+def _train(run: TrainingRun, device: str, save_every: int) -> Iterator[dict]:
     out, corpus, settings = run.out, run.corpus, run.settings
     tokenizer = _make_tokenizer(run)
     tokens = encode_all(tokenizer, list(corpus.files.values()))
@@ -109,7 +109,7 @@ def _train(run: Run, device: str, save_every: int) -> Iterator[dict]:
     _finish(run, model, tokenizer, records, len(tokens))
 
 
-def _check_finite(what: str, value: float, step: int, run: Run) -> None:
+def _check_finite(what: str, value: float, step: int, run: TrainingRun) -> None:
     if not math.isfinite(value):
         raise ValueError(
             f"the {what} of step {step + 1} is {value}: lower the learning rate of {run.settings.learning_rate}; "
@@ -124,7 +124,7 @@ def _remove_later_snapshots(folder: Path, step: int) -> None:
             path.unlink()
 
 
-def _make_tokenizer(run: Run) -> Tokenizer:
+def _make_tokenizer(run: TrainingRun) -> Tokenizer:
     """The run's own vocabulary, learned from its text unless it has been."""
     kept, path = run.claim(), run.out / "tokenizer.model"
     if not path.exists():
@@ -138,7 +138,9 @@ def _make_tokenizer(run: Run) -> Tokenizer:
     return tokenizer
 
 
-def _finish(run: Run, model: Transformer, tokenizer: Tokenizer, records: list[dict], n_tokens: int) -> None:
+def _finish(
+    run: TrainingRun, model: Transformer, tokenizer: Tokenizer, records: list[dict], n_tokens: int
+) -> None:
     out, corpus, settings = run.out, run.corpus, run.settings
     try:
         ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}

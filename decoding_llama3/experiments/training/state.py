@@ -33,7 +33,7 @@ ANOTHER = "give another --out, or delete the whole folder"
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """A training in its folder. Text, shape and settings make it; all files there belong to it."""
 
     out: Path
@@ -79,7 +79,7 @@ class Run:
 
 
 def save_state(
-    run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer], records: Sequence[dict]
+    run: TrainingRun, model: Transformer, optimizers: Sequence[torch.optim.Optimizer], records: Sequence[dict]
 ) -> None:
     """Write all that `load_state` reads, at once or not at all."""
     tensors = dict(_model_tensors(model))
@@ -95,7 +95,7 @@ def save_state(
     write_whole(run.out / STATE, lambda fresh: save_file(contiguous, fresh, metadata=header))
 
 
-def load_state(run: Run, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]) -> list[dict]:
+def load_state(run: TrainingRun, model: Transformer, optimizers: Sequence[torch.optim.Optimizer]) -> list[dict]:
     """Put model and optimizers where the last saved step left them; return the records, [] if nothing was saved.
 
     Raises ValueError for a damaged file, and where the steps asked for do not go on from there.
