@@ -12,7 +12,7 @@ from torch import nn
 from decoding_llama3.inference.checkpoint.agreement import check_agreement
 from decoding_llama3.inference.checkpoint.find import open_checkpoint
 from decoding_llama3.inference.checkpoint.stored import Checkpoint, Stored, check_dtype
-from decoding_llama3.inference.checkpoint.untrusted import shown
+from decoding_llama3.inference.checkpoint.untrusted import quoted
 from decoding_llama3.inference.compile import compile_model
 from decoding_llama3.inference.devices import check_device, choose_dtype
 from decoding_llama3.inference.empty import empty_model
@@ -89,7 +89,7 @@ def _tie(model: Transformer, checkpoint: Checkpoint) -> None:
         if not torch.equal(both[0].to(dtype), both[1].to(dtype)):
             raise ValueError(
                 f"{checkpoint.path} says that embedding and output are tied, but holds a "
-                f"{shown(checkpoint.stored_name('output.weight'))} that differs from the embedding: which of the "
+                f"{quoted(checkpoint.stored_name('output.weight'))} that differs from the embedding: which of the "
                 "two is right, only its author knows"
             )
     if isinstance(model.tok_embeddings, nn.Embedding):

@@ -24,10 +24,10 @@ class _Open(Exception):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`state` is "open", "wrong" or "right"; `told` is what the learner reads."""
+    """`state` is "open", "wrong" or "right"; `feedback` is what the learner reads."""
 
     state: str
-    told: str
+    feedback: str
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Exercise:
 
     def __call__(self, answer: Callable) -> None:
         """Mark `answer` and print what was found."""
-        print(self.mark(answer).told)
+        print(self.mark(answer).feedback)
 
     def help(self) -> None:
         """Display the hints and the solution, each folded up."""
@@ -125,5 +125,5 @@ def _guarded(answer: Callable) -> Callable:
 
 
 def _shapes(args: tuple) -> str:
-    told = (f"a tensor {tuple(arg.shape)}" if isinstance(arg, Tensor) else None for arg in args)
-    return ", ".join(filter(None, told)) or "the first input"
+    shapes = (f"a tensor {tuple(arg.shape)}" if isinstance(arg, Tensor) else None for arg in args)
+    return ", ".join(filter(None, shapes)) or "the first input"

@@ -8,7 +8,7 @@ from IPython.display import Markdown, display
 
 @dataclass(frozen=True)
 class Question:
-    """`options` are called a, b, c in this order; `why` is told with the verdict."""
+    """`options` are called a, b, c in this order; `why` is shown with the verdict."""
 
     text: str
     options: tuple[str, str, str]
@@ -26,7 +26,7 @@ QUESTIONS: dict[str, tuple[Question, Question, Question]] = {
         ),
         Question(
             "A table has 4,096 rows of 256 numbers. Looking up row 7 takes",
-            ("one multiplication a row", "256 multiplications", "no arithmetic"),
+            ("one multiplication per row", "256 multiplications", "no arithmetic"),
             "c",
             "a look-up only copies a row",
         ),

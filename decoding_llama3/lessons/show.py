@@ -24,6 +24,7 @@ from decoding_llama3.inference.devices import choose_dtype
 from decoding_llama3.inference.load import load_model
 from decoding_llama3.inference.memory import choose_fit
 from decoding_llama3.inference.tokenizer_files import load_tokenizer
+from decoding_llama3.lessons.fonts import drawable, readable
 from decoding_llama3.lessons.style import use_style
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
@@ -103,9 +104,19 @@ def ids_of(text: str, model: Transformer, tokenizer: Tokenizer) -> Int[Tensor, "
     return torch.tensor([tokenizer.encode(text, bos=True)], device=model.norm.weight.device)
 
 
-def words_of(ids: Int[Tensor, "1 seq"], tokenizer: Tokenizer) -> list[str]:
-    """What a figure calls each token: "BOS", then the text of each, its space included."""
-    return ["BOS", *(tokenizer.decode([token]) for token in ids[0, 1:].tolist())]
+def token_strings(ids: Int[Tensor, "*any"], tokenizer: Tokenizer) -> list[str]:
+    """What a figure calls each token: "BOS" for begin-of-text, else its text as `drawable`, its space included."""
+    return [
+        "BOS" if token == tokenizer.bos_id else drawable(readable(tokenizer.token_bytes(token)))
+        for token in ids.flatten().tolist()
+    ]
+
+
+def common_words(tokenizer: Tokenizer, most: int = 3000) -> list[int]:
+    """Ids of the words, or their beginnings, learned first: a space and ASCII letters; `most` at most."""
+    """Ids of the words, or their beginnings, learned first: a space and ASCII letters; `most` of them at most."""
+    texts = {token: tokenizer.decode([token]) for token in range(256, tokenizer.bos_id)}
+    return [t for t, text in texts.items() if text[0] == " " and text[1:].isalpha() and text.isascii()][:most]
 
 
 def real_model(checkpoint: str = "") -> tuple[Transformer, Tokenizer] | None:
@@ -128,13 +139,13 @@ def real_model(checkpoint: str = "") -> tuple[Transformer, Tokenizer] | None:
 
 def mark(prediction: float | None, answer: float, unit: str) -> str:
     """The answer in words, and by which factor a reader's prediction (None: not made yet) was off."""
-    told = f"{answer:,} {unit}"
+    feedback = f"{answer:,} {unit}"
     if prediction is None:
-        return f"{told} (no prediction yet: write one in place of None and run the cell again)"
+        return f"{feedback} (no prediction yet: write one in place of None and run the cell again)"
     if not 0 < prediction < float("inf"):
         raise ValueError(f"the prediction is {prediction}, but a number above 0 was expected: write another one")
     factor = max(prediction, answer) / min(prediction, answer)
-    return f"{told}; you said {prediction:,}, {factor:.1f} times off"
+    return f"{feedback}; you predicted {prediction:,}, {factor:.1f} times off"
 
 
 def show_figure(figure: Figure, alt: str) -> None:
@@ -144,14 +155,15 @@ def show_figure(figure: Figure, alt: str) -> None:
     """
     full, buffer = io.BytesIO(), io.BytesIO()
     title = figure.get_suptitle() or next((ax.get_title("left") for ax in figure.axes), "")
-    told = f"{title}. {alt}" if title else alt
+    title = title.replace(r"\$", "$")
+    description = f"{title}. {alt}" if title else alt
     figure.savefig(full, format="png", dpi=2 * figure.dpi)
     plt.close(figure)
     # 256 colours take a third of the bytes: notebooks carry their pictures along.
     Image.open(full).convert("RGB").quantize(256, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
     width, height = (round(side) for side in figure.get_size_inches() * figure.dpi)
     bundle = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": alt}
-    display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height, "alt": told}})
+    display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height, "alt": description}})
 
 
 def show_source(*objects: Callable) -> None:

@@ -3,6 +3,8 @@
 import matplotlib as mpl
 from cycler import cycler
 
+from decoding_llama3.lessons.fonts import font_families
+
 QUERY = "#0072B2"  # blue
 KEY = "#E69F00"  # orange
 VALUE = "#009E73"  # green
@@ -60,4 +62,4 @@ def thinned(count: int, most: int = 12) -> range:
 
 def use_style() -> None:
     """Make the project's style the default of this Python session's figures."""
-    mpl.rcParams.update(STYLE)
+    mpl.rcParams.update(STYLE | {"font.family": font_families()})

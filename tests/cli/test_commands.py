@@ -23,7 +23,7 @@ def test_generate_continues_with_the_tokens_of_the_package():
     model, tokenizer = dl.load_model("tiny", dtype=torch.float32), dl.load_tokenizer("tiny")
     ids = tokenizer.encode("Once upon a time", bos=True)
     expected = "Once upon a time" + tokenizer.decode(dl.generate(model, ids, max_new_tokens=12))
-    result = run("generate", "Once upon a time", "-n", "12", "--device", "cpu", "--dtype", "float32")
+    result = run("generate", "Once upon a time", "-n", "12", "--temperature", "0", "--dtype", "float32")
     assert result.exit_code == 0
     assert result.stdout == expected + "\n"
 
@@ -64,9 +64,9 @@ def test_text_comes_as_it_is_made():
         (("bench", "--prompts", "128;512"), "--prompts are whole numbers with commas between"),
         (("bench", "--contexts", "4096"), "none of the contexts 4096 fits: take 445 tokens or fewer"),
         (("bench", "--engines", "warp"), "no engine is called 'warp'"),
-        (("bench", "--against", "vllm"), "no rival is called 'vllm'"),
+        (("bench", "--against", "vllm"), "no baseline is called 'vllm'"),
         (("bench", "--json", "no-folder/x.json"), "--json no-folder/x.json lies in no folder there is"),
-        (("bench", "--ladder", "--growth"), "found --ladder and --growth: give one of the two"),
+        (("bench", "--ladder", "--scaling"), "found --ladder and --scaling: give one of the two"),
         (("bench", "--dtype", "int4"), "dtype is one of float32"),
         (("ablate", "norms"), "no group of variants is called 'norms'"),
     ],

@@ -1,4 +1,4 @@
-"""Every check is proven: its solution passes, the stub is open, and answers that learners give are told apart."""
+"""Every check is proven: its solution passes, the stub is open, answers that learners give get feedback."""
 
 import importlib
 from pathlib import Path
@@ -220,7 +220,7 @@ WRONG = {  # exercise: {words of the message: the answer that gets it}
     "rope.rotate": {
         "as Hugging Face lays it out": turn_halves,
         "the other way round": lambda x, p, t: turn(x, p, t, sign=-1),
-        "the speeds fall too slowly": lambda x, p, t: turn(x, p, t, exponent=1),
+        "the frequencies fall too slowly": lambda x, p, t: turn(x, p, t, exponent=1),
         "it counts from 0": lambda x, p, t: turn(x, torch.arange(len(p)), t),
         "theta is not used": lambda x, p, t: turn(x, p, 10_000.0),
         "nothing is turned": lambda x, p, t: x,
@@ -239,7 +239,7 @@ WRONG = {  # exercise: {words of the message: the answer that gets it}
         "not by its root": attend_with(scale=lambda q: q.shape[-1]),
         "the root of dim": attend_with(scale=lambda q: (q.shape[1] * q.shape[-1]) ** 0.5),
         "the mask is not used": attend_with(mask=False),
-        "behind the softmax": attend_with(late=True),
+        "after the softmax": attend_with(late=True),
         "a mask of its own": own_mask,
     },
     "attention.pool_heads": {
@@ -262,8 +262,8 @@ WRONG = {  # exercise: {words of the message: the answer that gets it}
     "feed_forward.is_position_wise": {
         "a shuffle of its input only shuffles": only_shuffles,
         "causal attention mixes": only_the_last,
-        "looks at the last one": only_the_first,
-        "looks everywhere": lambda function: True,
+        "attends to the last one": only_the_first,
+        "attention to all tokens": lambda function: True,
         "a feed-forward works on each token alone": lambda function: False,
     },
     "transformer.block": {
@@ -300,14 +300,14 @@ def test_the_solution_passes_and_the_stub_is_open(name):
     assert ALL[name].mark(ALL[name].solution).state == "right"
     verdict = ALL[name].mark(lambda *args: None)
     assert verdict.state == "open"
-    assert "return" in verdict.told
+    assert "return" in verdict.feedback
 
 
 @pytest.mark.parametrize(("name", "words"), [(name, words) for name, found in WRONG.items() for words in found])
-def test_a_wrong_answer_is_told_what_is_wrong(name, words):
+def test_feedback_names_the_mistake_of_a_wrong_answer(name, words):
     verdict = ALL[name].mark(WRONG[name][words])
     assert verdict.state == "wrong"
-    assert words in verdict.told
+    assert words in verdict.feedback
 
 
 def test_every_exercise_has_wrong_answers_of_its_own():
@@ -316,13 +316,13 @@ def test_every_exercise_has_wrong_answers_of_its_own():
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_answer_that_stops_is_told_where(name):
+def test_feedback_gives_the_error_of_an_answer_that_raises(name):
     def answer(*args):
         raise IndexError("too many dice")
 
     verdict = ALL[name].mark(answer)
     assert verdict.state == "wrong"
-    assert "IndexError: too many dice" in verdict.told
+    assert "IndexError: too many dice" in verdict.feedback
 
 
 @pytest.mark.parametrize("name", ALL)

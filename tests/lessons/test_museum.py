@@ -78,7 +78,7 @@ def test_symptoms_are_those_of_the_faults(tiny):
     drift = [numbers(line)[-1] for line in symptom("scaling_forgotten", tiny).splitlines()[1:]]
     assert drift == sorted(drift)
     assert drift[-1] > 2 * drift[0]
-    cosines = [numbers(line)[-1] for line in symptom("rounded_speeds", tiny).splitlines()[1:]]
+    cosines = [numbers(line)[-1] for line in symptom("rounded_frequencies", tiny).splitlines()[1:]]
     assert cosines[0] == 1
     assert cosines[-1] < 0.9
     *_, right, broken = symptom("saturated", tiny).splitlines()

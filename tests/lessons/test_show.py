@@ -38,7 +38,7 @@ def test_a_figure_has_alt_text_and_twice_its_resolution(displayed):
 
 
 @pytest.mark.parametrize("set_title", [plt.Figure.suptitle, lambda figure, title: figure.axes[0].set_title(title)])
-def test_who_does_not_see_a_figure_is_told_its_title(displayed, set_title):
+def test_alt_text_begins_with_the_title_of_the_figure(displayed, set_title):
     show.use_style()
     figure, _ = plt.subplots()
     set_title(figure, "Half of 8 is 4")
@@ -116,15 +116,23 @@ def test_a_sentence_that_does_not_fit_is_refused(tmp_path, content, words):
         show.read_opening(dl.load_tokenizer("tiny"), path)
 
 
-def test_ids_and_words_stand_side_by_side(another_checkpoint):
+def test_token_strings_name_each_id(another_checkpoint):
     model, tokenizer = dl.load_model(another_checkpoint), dl.load_tokenizer("tiny")
     ids = show.ids_of("the golden bird", model, tokenizer)
     assert ids.tolist() == [tokenizer.encode("the golden bird", bos=True)]
     assert ids.device == model.norm.weight.device
-    assert show.words_of(ids, tokenizer) == ["BOS", "the", " golden", " bird"]
+    assert show.token_strings(ids, tokenizer) == ["BOS", "the", " golden", " bird"]
 
 
-def test_windows_follow_on_each_other_each_behind_a_begin_of_text(another_checkpoint):
+def test_common_words_are_the_first_tokens_of_a_space_and_letters():
+    tokenizer = dl.load_tokenizer("tiny")
+    words = [tokenizer.decode([token]) for token in show.common_words(tokenizer, most=200)]
+    assert len(words) == 200
+    assert words[:3] == [" t", " a", " the"]
+    assert all(word.startswith(" ") and word[1:].isascii() and word[1:].isalpha() for word in words)
+
+
+def test_windows_follow_on_each_other_each_after_a_begin_of_text(another_checkpoint):
     model, tokenizer = dl.load_model(another_checkpoint), dl.load_tokenizer("tiny")
     rows = show.held_out_ids(model, tokenizer, windows=3, length=11)
     assert rows[:, 0].tolist() == [tokenizer.bos_id] * 3
@@ -138,8 +146,8 @@ def test_the_held_out_text_is_where_the_evaluation_began():
 
 
 def test_a_prediction_is_marked_by_its_factor_either_way():
-    assert show.mark(50, 100, "heads") == "100 heads; you said 50, 2.0 times off"
-    assert show.mark(400, 100, "heads") == "100 heads; you said 400, 4.0 times off"
+    assert show.mark(50, 100, "heads") == "100 heads; you predicted 50, 2.0 times off"
+    assert show.mark(400, 100, "heads") == "100 heads; you predicted 400, 4.0 times off"
     assert show.mark(None, 8_030_261_248, "parameters").startswith("8,030,261,248 parameters (no prediction")
 
 

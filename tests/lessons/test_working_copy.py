@@ -14,11 +14,11 @@ def test_copies_refresh_until_they_are_changed(tmp_path):
     (target / "b.ipynb").write_text("my own work")
     for name in ("a", "b"):
         (source / f"{name}.ipynb").write_text("second")
-    told = list(update_working_copy(source, target))
+    messages = list(update_working_copy(source, target))
     assert (target / "a.ipynb").read_text() == "second"
     assert (target / "b.ipynb").read_text() == "my own work"
     assert (target / "b.new.ipynb").read_text() == "second"
-    assert any("it stays" in line for line in told)
+    assert any("it stays" in line for line in messages)
     assert list(update_working_copy(source, target)) == []
 
 

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig
 from transformers.utils import logging
 
 import decoding_llama3 as dl
-from decoding_llama3.inference.load import save_huggingface
+from decoding_llama3.inference.checkpoint.export import save_huggingface
 
 SMALL = dl.LlamaConfig(
     dim=192, n_layers=2, n_heads=12, n_kv_heads=3, hidden_dim=176, vocab_size=320, max_seq_len=8192

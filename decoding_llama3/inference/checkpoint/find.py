@@ -9,7 +9,7 @@ from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.checkpoint.huggingface import ADAPTER_ALONE, HUGGINGFACE
 from decoding_llama3.inference.checkpoint.meta import META
 from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format
-from decoding_llama3.inference.checkpoint.untrusted import shown
+from decoding_llama3.inference.checkpoint.untrusted import quoted
 from decoding_llama3.inference.data import data_directory
 
 FORMATS = (HUGGINGFACE, META)  # in a folder with configuration and weights of both, the first is taken
@@ -51,7 +51,7 @@ def _format(directory: Path) -> Format:
 
 
 def _no_directory(path: str) -> str:
-    name = path if path.isprintable() and 0 < len(path) <= 200 else shown(path, 200)
+    name = path if path.isprintable() and 0 < len(path) <= 200 else quoted(path, 200)
     if os.path.isfile(path):
         return f"{name} is a file: pass the directory of the checkpoint, with its configuration"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", path):
@@ -66,8 +66,8 @@ def _why_no_checkpoint(directory: Path) -> str:
     if os.path.isfile(directory / "adapter_config.json"):
         return ADAPTER_ALONE
     if models := sorted(directory.glob("models--*--*")):
-        return f"is a cache of the Hugging Face Hub: pass one of the folders in {shown(models[0].name)}/snapshots"
+        return f"is a cache of the Hugging Face Hub: pass one of the folders in {quoted(models[0].name)}/snapshots"
     if hashes := sorted(directory.glob("snapshots/*/")):
-        first = shown(f"snapshots/{hashes[0].name}")
+        first = quoted(f"snapshots/{hashes[0].name}")
         return f"is a model in the cache of the Hugging Face Hub: pass a snapshot in it, such as {first}"
     return "has neither config.json (Hugging Face) nor params.json (Meta): is it a checkpoint?"

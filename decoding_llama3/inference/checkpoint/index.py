@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from decoding_llama3.inference.checkpoint.untrusted import check_file, shown
+from decoding_llama3.inference.checkpoint.untrusted import check_file, quoted
 
 LARGEST = 64 * 2**20  # bytes; the index of the 405B has about 100,000
 
@@ -22,7 +22,7 @@ def read_index(path: Path) -> dict[str, str]:
         weight_map = index["weight_map"]
         whole = weight_map and all(isinstance(shard, str) for shard in weight_map.values())
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        whole, reason = False, f": {shown(error, 120)}"
+        whole, reason = False, f": {quoted(error, 120)}"
     else:
         reason = ""
     if not whole:
@@ -33,7 +33,7 @@ def read_index(path: Path) -> dict[str, str]:
     for shard in dict.fromkeys(weight_map.values()):
         if not _lies_below(shard):
             raise ValueError(
-                f"{path} names the shard {shown(shard)}, but a shard lies in the folder of its index and is named "
+                f"{path} names the shard {quoted(shard)}, but a shard lies in its index's folder and is named "
                 "from there: download the checkpoint from its original source"
             )
     return weight_map

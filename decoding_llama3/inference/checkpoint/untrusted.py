@@ -12,7 +12,7 @@ _STAND_INS = {  # by how they begin: what lies there in place of the file that w
 }
 
 
-def shown(text: object, length: int = 80) -> str:
+def quoted(text: object, length: int = 80) -> str:
     """Text from a file, for a message: quoted, so that no escape code reaches a terminal, and at most so long."""
     text = str(text)
     return repr(text if len(text) <= length else f"{text[: length - 3]}...")

@@ -1,1 +1,1 @@
-"""The exercises of the seven parts, a file a part: checks, hints and solutions."""
+"""The exercises of the seven parts, a file per part: checks, hints and solutions."""

@@ -21,7 +21,7 @@ def _reference(q, k, v, mask):
 
 def _check_attend(answer):
     q, k, v = 2 * random(2, 6, 4, 16), random(2, 3, 7, 16, seed=1), random(2, 3, 7, 16, seed=2)
-    mask = torch.arange(7) <= torch.arange(3, 7)[:, None]  # four queries behind three cached tokens
+    mask = torch.arange(7) <= torch.arange(3, 7)[:, None]  # four queries after three cached tokens
     everywhere, root = torch.ones_like(mask), 16**0.5
     tiled = F.scaled_dot_product_attention(q, k.repeat(1, 2, 1, 1), v.repeat(1, 2, 1, 1), attn_mask=mask)
     late = _reference(q, k, v, everywhere)  # its softmax has seen the future
@@ -29,7 +29,7 @@ def _check_attend(answer):
     cut_late = scores.softmax(-1).masked_fill(~mask, 0) @ v.repeat_interleave(2, dim=1)
     known = {
         "the mask is not used: it looks into the future": late,
-        "the mask came behind the softmax: weights no longer add up to 1": cut_late,
+        "the mask came after the softmax: weights no longer add up to 1": cut_late,
         "keys and values are tiled (0 1 2 0 1 2); queries 0 and 1 share head 0: repeat_interleave": tiled,
         "the scores are not scaled": _reference(q * root, k, v, mask),
         "the scores were divided by head_dim, not by its root": _reference(q / root, k, v, mask),

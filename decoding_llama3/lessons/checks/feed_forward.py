@@ -63,7 +63,7 @@ def _cases():
     return {
         "a feed-forward works on each token alone": (lambda x: F.silu(x @ w) * x, True),
         "a norm works on each token alone": (lambda x: F.rms_norm(x, (8,)), True),
-        "attention that looks everywhere mixes tokens, although a shuffle of its input only shuffles its result": (
+        "attention to all tokens mixes tokens, although a shuffle of its input only shuffles its result": (
             _attention,
             False,
         ),
@@ -71,7 +71,7 @@ def _cases():
             lambda x: _attention(x, causal),
             False,
         ),
-        "here every token looks at the last one: change each in turn": (lambda x: _attention(x, last), False),
+        "here every token attends to the last one: change each in turn": (lambda x: _attention(x, last), False),
         "subtracting the mean of all tokens mixes them": (lambda x: x - x.mean(dim=1, keepdim=True), False),
     }
 

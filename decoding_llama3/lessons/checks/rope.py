@@ -17,19 +17,19 @@ def _solve_rotate(x, positions, theta):
 
 def _check_rotate(answer):
     x, positions, theta = random(2, 3, 5, 8), torch.tensor([0, 1, 4, 9, 100]), 10_000.0
-    speeds = rope_frequencies(8, theta)
+    frequencies = rope_frequencies(8, theta)
 
-    def turned(speeds=speeds, positions=positions, x=x):
-        return _apply_rope(x, rope_rotation(speeds, positions))
+    def turned(frequencies=frequencies, positions=positions, x=x):
+        return _apply_rope(x, rope_rotation(frequencies, positions))
 
     halves = torch.stack(x.chunk(2, dim=-1), dim=-1).flatten(-2)  # pair i is (i, i + 4)
     by_halves = torch.cat(turned(x=halves).unflatten(-1, (-1, 2)).unbind(-1), dim=-1)
     known = {
         "feature i was paired with i + head_dim / 2, as Hugging Face lays it out; here with i + 1": by_halves,
-        "it turns the other way round: exchange the signs of the sines": turned(-speeds),
+        "it turns the other way round: exchange the signs of the sines": turned(-frequencies),
         "the positions it was given are not used; it counts from 0": turned(positions=torch.arange(5)),
-        "the speeds fall too slowly: pair i has 1 / theta^(2i / head_dim)": turned(speeds.sqrt()),
-        "all pairs turn at one speed": turned(torch.ones_like(speeds)),
+        "the frequencies fall too slowly: pair i has 1 / theta^(2i / head_dim)": turned(frequencies.sqrt()),
+        "all pairs turn at one frequency": turned(torch.ones_like(frequencies)),
         "nothing is turned": x,
     }
     expect_close(answer(x, positions, theta), turned(), known)
@@ -48,7 +48,7 @@ rotate = Exercise(
     _check_rotate,
     _solve_rotate,
     (
-        "Speeds, one a pair: `1 / theta ** (2 * i / head_dim)`. Angles: position times speed, (seq, pairs).",
+        "Frequency of pair i: `1 / theta ** (2 * i / head_dim)`. Angles: position times frequency, (seq, pairs).",
         "`x[..., 0::2]` and `x[..., 1::2]` are the two numbers of every pair; turn them by cos and sin.",
         "`torch.stack((a, b), dim=-1).flatten(-2)` puts the pairs back in their places.",
     ),

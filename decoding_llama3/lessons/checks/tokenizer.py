@@ -19,10 +19,10 @@ def _check_tokens_saved(answer):
             "the share came out in per cent; as a fraction a quarter is 0.25": 100 * (1 - before / after),
             "a difference of characters is no share: divide": after - before,
         }
-        of = f"{before} and {after} characters a token"
+        of = f"{before} and {after} characters per token"
         expect_number(answer(before, after), 1 - before / after, known, of, tolerance=1e-6)
     if abs(answer(4.0, 4.0)) > 1e-9:
-        raise Mistake("with the same characters a token nothing is saved: expected was 0")
+        raise Mistake("with the same characters per token nothing is saved: expected was 0")
 
 
 tokens_saved = Exercise(

@@ -32,7 +32,7 @@ def _check_block(answer):
     known = {
         "the second sum starts from x; it starts from the first sum": x + feed_forward(ffn_norm(h)),
         "both parts read x: the feed-forward reads what attention has written": h + feed_forward(ffn_norm(x)),
-        "the norms stand behind the sums: that is post-norm": ffn_norm(after + feed_forward(after)),
+        "the norms stand after the sums: that is post-norm": ffn_norm(after + feed_forward(after)),
         "the feed-forward reads without a norm": h + feed_forward(h),
         "one norm serves both parts; each has its own": h + feed_forward(attention_norm(h)),
         "the norms are exchanged": _solve_block(x, attention, feed_forward, ffn_norm, attention_norm),

@@ -83,7 +83,7 @@ EXHIBITS = {
         "Slow pairs turn eight times too fast. Over short distances that is hardly seen.",
         without_scaling,
     ),
-    "rounded_speeds": Exhibit(
+    "rounded_frequencies": Exhibit(
         _rounded,
         ("the frequencies were rounded to bfloat16", "the cache is too short", "pairs lie in the other order"),
         "a",

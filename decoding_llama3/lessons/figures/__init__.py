@@ -1,1 +1,1 @@
-"""Figures of the notebooks, a file a part: arrays in, Figure out."""
+"""Figures of the notebooks, a file per part: arrays in, Figure out."""

@@ -20,7 +20,7 @@ def draw_curves(
 ) -> Figure:
     """Left, held-out loss by step: the mean over the seeds, with a band from the lowest seed to the highest.
 
-    Right, the loss after the last step: a dot a seed, a bar at their mean, on an axis of at least 0.1 nats, so
+    Right, the loss after the last step: a dot per seed, a bar at their mean, on an axis of at least 0.1 nats, so
     that chance does not look large. The left panel starts at `from_step`, by default after a fifth of the run,
     since all begin alike. `labels` gives variants another name.
     """
@@ -41,7 +41,7 @@ def draw_curves(
     left.set_xlim(None, steps[-1])
     _label_ends(left, int(steps[-1]), ends)
     _finish_columns(right, ends)
-    left.set(xlabel="training step", ylabel="held-out loss (nats a character)")
+    left.set(xlabel="training step", ylabel="held-out loss (nats per character)")
     right.set(ylabel=f"held-out loss after {steps[-1]:,} steps")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure

@@ -71,7 +71,7 @@ def _boxes(config: LlamaConfig) -> list[_Box]:
 
 def _draw_stream(ax: Axes, config: LlamaConfig, lit: str | None) -> None:
     ax.plot((4.35, 15.0), (_LINE, _LINE), color=style.RESIDUAL, linewidth=7, solid_capstyle="butt", zorder=1)
-    note = f"residual stream: {config.dim:,} numbers a token"
+    note = f"residual stream: {config.dim:,} numbers per token"
     ax.text(9.7, _LINE - 0.25, note, color=_INK, ha="center", va="top", fontsize=11)
     ax.text(0.92, _LINE + 0.62, '"Once upon"', ha="center", fontsize=12)
     ax.text(17.2, _LINE + 0.62, '" a"', ha="center", fontsize=12)

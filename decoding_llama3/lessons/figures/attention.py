@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from decoding_llama3.lessons import style
+from decoding_llama3.lessons.fonts import token_label
 
 
 def draw_steps(
@@ -32,12 +33,12 @@ def draw_steps(
         ax.set_title(title, fontsize=12, fontweight="normal")
         _token_axes(ax, tokens)
         figure.colorbar(image, ax=ax, orientation="horizontal", shrink=0.9, location="top")
-    axes[0].set_ylabel("the token that looks")
-    axes[1].set_xlabel("the token looked at")
+    axes[0].set_ylabel("the token that attends (query)")
+    axes[1].set_xlabel("the token attended to (key)")
     row, column = divmod(weights[1:].argmax().item(), len(tokens))
     figure.suptitle(
         f"{name}: the largest weight is {weights[1 + row, column]:.2f}, "
-        f"from {_quoted(tokens[1 + row])} to {_quoted(tokens[column])}",
+        f"from {token_label(tokens[1 + row])} to {token_label(tokens[column])}",
         x=0.01,
         ha="left",
         fontweight="bold",
@@ -46,7 +47,7 @@ def draw_steps(
 
 
 def draw_maps(maps: Mapping[str, Float[Tensor, "seq seq"]], tokens: Sequence[str], title: str) -> Figure:
-    """Attention maps of four heads, named by the keys of `maps`: row = the token that looks."""
+    """Attention maps of four heads, named by the keys of `maps`: row = the token that attends."""
     figure, axes = plt.subplots(2, 2, figsize=(style.WIDTH, 9.2), sharex=True, sharey=True)
     for ax, (name, weights) in zip(axes.flat, maps.items(), strict=True):
         hidden = torch.ones_like(weights, dtype=torch.bool).triu(1)
@@ -54,14 +55,14 @@ def draw_maps(maps: Mapping[str, Float[Tensor, "seq seq"]], tokens: Sequence[str
         ax.set_title(name, fontsize=11, fontweight="normal")
         _token_axes(ax, tokens)
     figure.colorbar(image, ax=axes, shrink=0.5, label="attention weight (each row sums to 1)")
-    figure.supylabel("the token that looks", fontsize=12)
-    figure.supxlabel("the token looked at", fontsize=12)
+    figure.supylabel("the token that attends (query)", fontsize=12)
+    figure.supxlabel("the token attended to (key)", fontsize=12)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
 
 def draw_head_scores(scores: Mapping[str, Float[Tensor, "layers heads"]], title: str) -> Figure:
-    """A square for every head and kind of look: its mean weight there."""
+    """A square for every head, in a panel per kind of place: its mean weight there."""
     figure, axes = plt.subplots(1, len(scores), figsize=(style.WIDTH, 3.6), sharey=True)
     for ax, (kind, values) in zip(axes, scores.items(), strict=True):
         image = ax.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
@@ -87,7 +88,7 @@ def draw_head_scores(scores: Mapping[str, Float[Tensor, "layers heads"]], title:
 
 
 def draw_repeat(weights: Float[Tensor, "seq seq"], period: int, title: str) -> Figure:
-    """One head's attention on random tokens said again after `period`: a stripe where it finds what came next."""
+    """One head's attention on random tokens repeated after `period`: a stripe where it finds what comes next."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 5.6))
     hidden = torch.ones_like(weights, dtype=torch.bool).triu(1)
     image = ax.imshow(weights.masked_fill(hidden, torch.nan), cmap=style.SEQUENTIAL, vmin=0, vmax=1)
@@ -95,7 +96,7 @@ def draw_repeat(weights: Float[Tensor, "seq seq"], period: int, title: str) -> F
     ax.axhline(period + 0.5, color=style.FEED_FORWARD, linewidth=1, linestyle="--")
     ax.text(last, period - 1, "the second copy starts here", ha="right", va="bottom", color=style.FEED_FORWARD)
     ax.annotate(
-        "the token after\nthe last time",
+        "the token after the\nprevious occurrence",
         (last - period + 1, last),
         xytext=(last - period / 3, last - period / 2),
         color=style.PREDICTION,
@@ -103,8 +104,8 @@ def draw_repeat(weights: Float[Tensor, "seq seq"], period: int, title: str) -> F
         ha="left",
         arrowprops={"arrowstyle": "->", "color": style.PREDICTION},
     )
-    ax.set_xlabel("position looked at")
-    ax.set_ylabel("position that looks")
+    ax.set_xlabel("position attended to (key)")
+    ax.set_ylabel("position that attends (query)")
     figure.colorbar(image, ax=ax, label="attention weight", shrink=0.8)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
@@ -152,9 +153,10 @@ def draw_spread(scaled: Float[Tensor, " heads"], unscaled: Float[Tensor, " heads
     ax.set_xlim(-1, len(order))
     ax.set_xticks([0, len(order) - 1], ["narrowest", "broadest"])
     ax.set_xlabel(f"the {len(order)} heads, sorted")
-    ax.set_ylabel("tokens looked at (e to the entropy)")
+    ax.set_ylabel("tokens attended to (e to the entropy)")
     ax.set_title(
-        f"Without the scale, the median head looks at {unscaled.median():.1f} tokens, not at {scaled.median():.1f}"
+        f"Without the scale, the median head attends to {unscaled.median():.1f} tokens, "
+        f"not to {scaled.median():.1f}"
     )
     return figure
 
@@ -176,7 +178,7 @@ def draw_cache(
         ax.axhline(count - 0.5, color=style.KEY)
         ax.set_title(f"{count} tokens: {count * bytes_per_token:,} bytes", fontsize=12, fontweight="normal")
         ax.set_xlabel("feature of the key")
-    slots = [_quoted(token) for token in tokens] + [""] * (len(frames[0]) - len(tokens))
+    slots = [token_label(token) for token in tokens] + [""] * (len(frames[0]) - len(tokens))
     axes[0].set_yticks(range(len(slots)), slots)
     axes[0].tick_params(left=False)
     figure.colorbar(image, ax=axes, label="stored value")
@@ -190,26 +192,19 @@ def draw_cache(
 
 
 def _token_axes(ax: plt.Axes, tokens: Sequence[str]) -> None:
-    names = [_quoted(token) for token in tokens]
+    names = [token_label(token) for token in tokens]
     ax.set_xticks(range(len(names)), names, rotation=90)
     ax.set_yticks(range(len(names)), names)
     ax.tick_params(length=0)
 
 
-def _quoted(token: str) -> str:
-    """A token as a label: its leading space shown, special tokens by their short name."""
-    if token == "<|begin_of_text|>":
-        return "BOS"
-    return token.replace(" ", "␣").replace("\n", "⏎")
-
-
 def draw_forming(curves: Mapping[str, Sequence], title: str) -> Figure:
-    """Share of foreseen letters by step of training, a line a model; `curves` as `induction.train` yields them."""
+    """Share of letters predicted by training step, a line per model; `curves` as `induction.train` yields them."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     for (name, moments), colour in zip(curves.items(), (style.RESIDUAL, style.QUERY), strict=True):
         steps, shares = zip(*((moment.step, 100 * moment.accuracy) for moment in moments), strict=True)
         ax.plot(steps, shares, color=colour)
         ax.annotate(name, (steps[-1], shares[-1]), xytext=(6, 0), textcoords="offset points", va="center")
-    ax.set(xlabel="step of training", ylabel="foreseen (per cent)", ylim=(0, 104), title=title)
+    ax.set(xlabel="step of training", ylabel="predicted (per cent)", ylim=(0, 104), title=title)
     ax.set_xlim(0, 1.12 * steps[-1])
     return figure

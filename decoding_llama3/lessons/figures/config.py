@@ -20,7 +20,7 @@ _PART_COLOURS = {
 
 
 def draw_shares(shares: Mapping[str, Mapping[str, float]], title: str) -> Figure:
-    """Share of each part in the parameters, a bar a model; norms are too few to be seen."""
+    """Share of each part in the parameters, a bar per model; norms are too few to be seen."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     for row, parts in enumerate(shares.values()):
         start = 0.0
@@ -70,7 +70,7 @@ def draw_heads(
     left.set_xticks(style.thinned(rise.shape[1]))
     left.set_yticks(range(len(rise)), [f"block {i}" for i in blocks])
     left.set_xlabel("without this one query head")
-    figure.colorbar(image, ax=left, label="rise of the loss (nats a token)", location="left", pad=0.16)
+    figure.colorbar(image, ax=left, label="rise of the loss (nats per token)", location="left", pad=0.16)
     right.barh(range(len(together)), together, color=style.QUERY)
     for block, value in enumerate(together):
         right.text(max(value, 0), block, f" {value:+.2f}", va="center")
@@ -89,12 +89,12 @@ def draw_width(kept: Sequence[int], losses: Sequence[float], trained: float, tit
     ax.set_xscale("log", base=2)
     ax.set_xticks(kept, [str(k) for k in kept])
     ax.set_ylim(trained - 0.12 * (losses[0] - trained), None)
-    ax.set(xlabel="directions of the residual stream that are kept", ylabel="loss (nats a token)", title=title)
+    ax.set(xlabel="directions of the residual stream that are kept", ylabel="loss (nats per token)", title=title)
     return figure
 
 
 def draw_fields(sweeps: Mapping[str, Mapping[float, float]], trained: Mapping[str, float], title: str) -> Figure:
-    """Loss of the same weights under other values of fields that stand in no matrix, a panel a field.
+    """Loss of the same weights under other values of fields that stand in no matrix, a panel per field.
 
     `sweeps` gives each field's losses by value; the values with which the model was `trained` are marked.
     """
@@ -113,7 +113,7 @@ def draw_fields(sweeps: Mapping[str, Mapping[float, float]], trained: Mapping[st
         ax.set_xlabel(field)
     low, high = min(min(losses.values()) for losses in sweeps.values()), axes[0].get_ylim()[1]
     axes[0].set_ylim(low - 0.15 * (high - low), high)
-    axes[0].set_ylabel("loss (nats a token)")
+    axes[0].set_ylabel("loss (nats per token)")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
@@ -128,7 +128,7 @@ def draw_context(context: Sequence[int], losses: Sequence[float], trained: int, 
         ax.axvspan(sum(within) - 0.5, len(context) - 0.5, color=style.KEY, alpha=0.2, linewidth=0)
         ax.text(len(context) - 0.55, min(losses), f"beyond {trained:,}", ha="right", va="bottom")
     ax.set_xlim(-0.5, len(context) - 0.5)
-    ax.set(xlabel="tokens before the window", ylabel="loss (nats a token)", title=title)
+    ax.set(xlabel="tokens before the window", ylabel="loss (nats per token)", title=title)
     return figure
 
 
@@ -140,7 +140,7 @@ def draw_vocabulary(
     names = [f"{low:,} to {high - 1:,}" for low, high in itertools.pairwise(borders)]
     for ax, values, colour, label in (
         (axes[0], [100 * share for share in shares], style.NEUTRAL, "share of the text (%)"),
-        (axes[1], losses, style.PREDICTION, "loss (nats a token)"),
+        (axes[1], losses, style.PREDICTION, "loss (nats per token)"),
     ):
         ax.barh(names, values, color=colour)
         for row, value in enumerate(values):
@@ -155,7 +155,7 @@ def draw_vocabulary(
 
 
 def draw_memory(weights: Mapping[str, float], caches: Mapping[str, float], title: str) -> Figure:
-    """Gigabytes of weights and of one user's cache, in bfloat16, a bar a model."""
+    """Gigabytes of weights and of one user's cache, in bfloat16, a bar per model."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.6))
     names = list(weights)
     ax.barh(names, list(weights.values()), color=style.RESIDUAL)
@@ -172,7 +172,7 @@ def draw_memory(weights: Mapping[str, float], caches: Mapping[str, float], title
 
 
 def draw_shapes(runs: Sequence[Mapping[str, float]], title: str) -> Figure:
-    """Bits a byte that short trainings reached, by parameters; `runs` as in data/tiny-llama3/shapes.csv.
+    """Bits per byte that short trainings reached, by parameters; `runs` as in data/tiny-llama3/shapes.csv.
 
     A colour for each budget of FLOPs; the names say blocks x dim, and the vocabulary where it is not 4,096.
     """
@@ -198,6 +198,6 @@ def draw_shapes(runs: Sequence[Mapping[str, float]], title: str) -> Figure:
                 fontsize=11,
             )
         ax.plot([], [], "o", color=colour, label=f"{budget:.1g} FLOPs")
-    ax.set(xlabel="parameters (millions)", ylabel="held-out text (bits a byte)", title=title)
+    ax.set(xlabel="parameters (millions)", ylabel="held-out text (bits per byte)", title=title)
     ax.legend(loc="lower right")
     return figure

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from decoding_llama3.lessons import style
+from decoding_llama3.lessons.fonts import drawable, font_families
 
 
 def draw_gate(values: Float[Tensor, " values"], title: str) -> Figure:
@@ -38,11 +39,11 @@ def draw_gate(values: Float[Tensor, " values"], title: str) -> Figure:
 def draw_activations(
     hidden: Float[Tensor, "neurons tokens"], neurons: Sequence[int], tokens: Sequence[str], title: str
 ) -> Figure:
-    """Gated activations of some hidden features, a row a feature, a column a token of the sentence."""
+    """Gated activations of some hidden features, a row per feature, a column per token of the sentence."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 6.2))
     limit = hidden.abs().quantile(0.995).item()
     image = ax.imshow(hidden, cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-    ax.set_xticks(range(len(tokens)), tokens, rotation=40, ha="right")
+    ax.set_xticks(range(len(tokens)), map(drawable, tokens), rotation=40, ha="right")
     ax.set_yticks(range(0, len(neurons), 2), [str(n) for n in neurons[::2]])
     ax.set(xlabel="token", ylabel="number of the hidden feature", title=title)
     figure.colorbar(image, ax=ax, label="silu(gate) · up")
@@ -55,18 +56,17 @@ def draw_text(values: Float[Tensor, " tokens"], tokens: Sequence[str], title: st
     limit = values.abs().max().item()
     colour = colormaps[style.DIVERGING]
     norm = TwoSlopeNorm(0, -limit, limit)
+    font = {"family": ["monospace", *font_families()], "ha": "center", "va": "center"}
     line, column = 0, 0
     for value, token in zip(values.tolist(), tokens, strict=True):
-        text = token.replace("\n", "⏎")
+        text = drawable(token.replace("\n", "⏎"))
         if column + len(text) > width:
             line, column, text = line + 1, 0, text.removeprefix(" ")
         shade = colour(norm(value))
         ink = "white" if abs(value) > 0.6 * limit else "black"
         ax.add_patch(plt.Rectangle((column, -line - 0.5), len(text), 0.9, color=shade, linewidth=0))
         for i, character in enumerate(text):  # one at a time: every character as wide as the next
-            ax.text(
-                column + i + 0.5, -line - 0.05, character, family="monospace", ha="center", va="center", color=ink
-            )
+            ax.text(column + i + 0.5, -line - 0.05, character, color=ink, **font)
         column += len(text)
     ax.set(xlim=(0, width), ylim=(-line - 0.8, 0.7))
     ax.set_axis_off()
@@ -75,7 +75,7 @@ def draw_text(values: Float[Tensor, " tokens"], tokens: Sequence[str], title: st
 
 
 def draw_deleted(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Rise of the loss when one block's attention or feed-forward is silenced, a pair of bars a block."""
+    """Rise of the loss when one block's attention or feed-forward is silenced, a pair of bars per block."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
     colours = {"attention": style.QUERY, "feed-forward": style.FEED_FORWARD}
     for shift, (name, values) in zip((-0.2, 0.2), losses.items(), strict=True):
@@ -90,7 +90,7 @@ def draw_deleted(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
     ax.axhline(0, color="lightgrey", linewidth=1)
     shown = style.thinned(len(values))
     ax.set_xticks(shown, [f"block {i}" for i in shown])
-    ax.set(ylabel="rise of the loss (nats a token)", title=title)
+    ax.set(ylabel="rise of the loss (nats per token)", title=title)
     return figure
 
 
@@ -102,7 +102,9 @@ def draw_sparse(shares: Sequence[float], losses: Sequence[float], trained: float
     ax.text(0, trained, "all of them", va="bottom", color="dimgrey")
     ax.set_xlim(0, None)
     ax.set_ylim(trained - 0.12 * (max(losses) - trained), None)
-    ax.set(xlabel="strongest hidden features that each token keeps (%)", ylabel="loss (nats a token)", title=title)
+    ax.set(
+        xlabel="strongest hidden features that each token keeps (%)", ylabel="loss (nats per token)", title=title
+    )
     return figure
 
 

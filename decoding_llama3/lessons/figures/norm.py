@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from decoding_llama3.lessons import style
+from decoding_llama3.lessons.fonts import drawable
 
 
 def draw_plane(
@@ -100,7 +101,7 @@ def draw_share(
     """How much of a token's squared length its largest feature holds, by depth."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
     image = ax.imshow(shares, cmap=style.SEQUENTIAL, vmin=0, aspect="auto")
-    ax.set_xticks(range(len(tokens)), tokens, rotation=40, ha="right")
+    ax.set_xticks(range(len(tokens)), map(drawable, tokens), rotation=40, ha="right")
     shown = style.thinned(len(names), 20)
     ax.set_yticks(shown, [names[i] for i in shown])
     ax.set(xlabel="token", ylabel="the residual stream", title=title)
@@ -109,7 +110,7 @@ def draw_share(
 
 
 def draw_gradients(depths: Sequence[int], norms: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Size of a gradient in the first block, by the number of blocks, for norms before the parts and behind."""
+    """Size of a gradient in the first block, by the number of blocks: norms before the parts, and after sums."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     for (name, sizes), colour in zip(norms.items(), (style.NORM, style.FEED_FORWARD), strict=True):
         ax.plot(depths, sizes, "o-", color=colour)

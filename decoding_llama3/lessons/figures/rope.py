@@ -12,7 +12,7 @@ from decoding_llama3.lessons import style
 
 
 def draw_hands(hands: Float[Tensor, "positions pairs 2"], wavelengths: Sequence[float], title: str) -> Figure:
-    """Some pairs of one query at positions 0, 1, ...: one clock a pair, one hand a position, the first black."""
+    """Some pairs of one query at positions 0, 1, ...: a clock per pair, a hand per position, the first black."""
     figure, axes = plt.subplots(1, hands.shape[1], figsize=(style.WIDTH, 3.2))
     for i, ax in enumerate(axes):
         length = hands[:, i].norm(dim=-1).max().item()
@@ -35,7 +35,7 @@ def draw_hands(hands: Float[Tensor, "positions pairs 2"], wavelengths: Sequence[
 
 
 def draw_kernels(kernels: Mapping[str, Float[Tensor, " distances"]], title: str) -> Figure:
-    """Score of a head's mean query with its mean key against their distance, a line a head."""
+    """Score of a head's mean query with its mean key against their distance, a line per head."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.2))
     lines = torch.stack(list(kernels.values()))
     gap = 0.07 * (lines.max() - lines.min()).item()
@@ -54,7 +54,7 @@ def draw_kernels(kernels: Mapping[str, Float[Tensor, " distances"]], title: str)
 def draw_by_distance(
     profiles: Mapping[str, tuple[Float[Tensor, " distances"], Float[Tensor, " distances"]]], title: str
 ) -> Figure:
-    """Mean attention weight against distance, as trained and with all rotations stopped, a panel a head."""
+    """Mean attention weight against distance, as trained and with all rotations stopped, a panel per head."""
     figure, axes = plt.subplots(1, len(profiles), figsize=(style.WIDTH, 3.8), sharey=True)
     for ax, (name, (trained, stopped)) in zip(axes, profiles.items(), strict=True):
         x = torch.arange(len(trained))
@@ -72,7 +72,7 @@ def draw_by_distance(
 def draw_energy(
     energy: Float[Tensor, "heads pairs"], wavelengths: Sequence[float], heads: int, title: str
 ) -> Figure:
-    """Share of each pair in the lengths of a head's queries and keys; `heads` a block."""
+    """Share of each pair in the lengths of a head's queries and keys; `heads` per block."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 5.6))
     image = ax.imshow(energy, cmap=style.SEQUENTIAL, vmin=0, aspect="auto")
     for layer in range(1, len(energy) // heads):
@@ -104,7 +104,7 @@ def draw_stopped(
     labels = ["none", *(f"{w:,.0f}" for w in wavelengths)]
     ax.set_xticks(x, labels, rotation=50, ha="right")
     ax.set(
-        xlabel="cut after the pair that turns once in so many tokens", ylabel="loss (nats a token)", title=title
+        xlabel="cut after the pair that turns once in so many tokens", ylabel="loss (nats per token)", title=title
     )
     return figure
 
@@ -117,7 +117,7 @@ def draw_stretch(factors: Sequence[float], losses: Sequence[float], stopped: flo
     ax.text(factors[0], stopped, "without any position", va="bottom", color="dimgrey")
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.set(xlabel="every position times", ylabel="loss (nats a token)", title=title)
+    ax.set(xlabel="every position times", ylabel="loss (nats per token)", title=title)
     return figure
 
 
@@ -143,7 +143,7 @@ def draw_scaling(
     ax.set_yscale("log")
     ax.set_xlim(-1, 1.17 * last)
     ax.set_ylim(3, 4 * top)
-    ax.set(xlabel="pair", ylabel="tokens a turn", title=title)
+    ax.set(xlabel="pair", ylabel="tokens per turn", title=title)
     return figure
 
 

@@ -10,13 +10,14 @@ from matplotlib.patches import Polygon
 from torch import Tensor
 
 from decoding_llama3.lessons import style
+from decoding_llama3.lessons.fonts import token_label
 
 LEARNED, UNTRAINED = style.NEUTRAL, "black"
 TINY, LLAMA3 = style.MODEL_COLOURS["tiny"], style.MODEL_COLOURS["Llama 3 8B"]
 
 
 def draw_merges(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int]) -> Figure:
-    """A word from its bytes to its token, a row a merge; `steps` are the pieces after 0, 1, ... merges."""
+    """A word from its bytes to its token, a row per merge; `steps` are the pieces after 0, 1, ... merges."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 0.34 * len(steps) + 0.7))
     length = sum(map(len, steps[0]))
     before: Sequence[bytes] = steps[0]
@@ -26,7 +27,7 @@ def draw_merges(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int]) ->
         for i, piece in enumerate(pieces):
             colour = LEARNED if i == fresh else "#EEEEEE"
             ax.barh(row, len(piece) - 0.08, left=left, height=0.82, color=colour, align="center")
-            ax.text(left + len(piece) / 2 - 0.04, row, label(piece), ha="center", va="center", fontsize=12)
+            ax.text(left + len(piece) / 2 - 0.04, row, token_label(piece), ha="center", va="center", fontsize=12)
             left += len(piece)
         note = "bytes" if fresh is None else f"rank {ranks[pieces[fresh]]:,}"
         ax.text(length + 0.15, row, note, va="center", fontsize=12, color="dimgrey")
@@ -34,7 +35,9 @@ def draw_merges(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int]) ->
     ax.set_xlim(0, length + 2)
     ax.invert_yaxis()
     ax.set_axis_off()
-    ax.set_title(f"{len(steps) - 1} merges, the earliest learned first, make {label(steps[-1][-1])} one token")
+    ax.set_title(
+        f"{len(steps) - 1} merges, the earliest learned first, make {token_label(steps[-1][-1])} one token"
+    )
     return figure
 
 
@@ -68,7 +71,7 @@ def draw_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
 def draw_growth(
     llama3: Mapping[str, Sequence[tuple[int, float]]], tiny: Sequence[tuple[int, float]], title: str
 ) -> Figure:
-    """Points (size of the vocabulary, characters a token): three texts by Llama 3's list, a tale by tiny's."""
+    """Points (size of the vocabulary, characters per token): three texts by Llama 3's list, a tale by tiny's."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     for (name, points), line in zip(llama3.items(), ("-", "--", ":"), strict=True):
         ax.plot(*zip(*points, strict=True), line, color=LLAMA3)
@@ -92,7 +95,7 @@ def draw_growth(
     ax.set_xlim(right=600_000)
     ax.set_yticks(range(5))
     ax.set_xlabel("pieces in the vocabulary (logarithmic)")
-    ax.set_ylabel("characters a token")
+    ax.set_ylabel("characters per token")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
@@ -162,7 +165,7 @@ def draw_next(probabilities: Float[Tensor, " top"], tokens: Sequence[str], title
     ax.barh(range(len(values)), values, color=colours, height=0.75)
     for row, value in enumerate(values):
         ax.text(value + 0.4, row, f"{value:.0f} %", va="center")
-    ax.set_yticks(range(len(values)), [*(label(token.encode()) for token in tokens), "all others"])
+    ax.set_yticks(range(len(values)), [*(token_label(token) for token in tokens), "all others"])
     ax.tick_params(axis="y", length=0)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.12 * max(values))
@@ -171,16 +174,8 @@ def draw_next(probabilities: Float[Tensor, " top"], tokens: Sequence[str], title
     return figure
 
 
-def label(token: bytes) -> str:
-    """A token as a reader sees it: space and line end made visible, half a character as its bytes."""
-    try:
-        return token.decode().replace(" ", "␣").replace("\n", "⏎")
-    except UnicodeDecodeError:
-        return "".join(f"<{byte:02X}>" for byte in token)
-
-
 def draw_benchmarks(tables: Mapping[str, Mapping[str, Mapping[str, float]]], title: str) -> Figure:
-    """A panel a table, a row a benchmark, a dot a model: per cent solved."""
+    """Per cent solved: a panel per table, a row per benchmark, a dot per model."""
     figure, axes = plt.subplots(1, len(tables), figsize=(style.WIDTH, 4.0), sharex=True)
     models = next(iter(next(iter(tables.values())).values()))
     markers = dict(zip(models, "Dosv"[: len(models)], strict=True))
@@ -244,12 +239,12 @@ def draw_law(
     for name, (x, y) in marks.items():
         ax.plot(x, y, "o", color="black")
         ax.annotate(name, (x, y), xytext=(4, 7), textcoords="offset points")
-    ax.set(xlabel="tokens read (logarithmic)", ylabel="loss (nats a token)", title=title)
+    ax.set(xlabel="tokens read (logarithmic)", ylabel="loss (nats per token)", title=title)
     return figure
 
 
 def draw_pieces(counts: Mapping[str, Mapping[str, float]], title: str) -> Figure:
-    """Characters a token of several texts with two or more vocabularies, a pair of dots a text."""
+    """Characters per token of several texts with two vocabularies, a pair of dots per text."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 0.42 * len(counts) + 1.2))
     vocabularies = list(next(iter(counts.values())))
     looks = dict(zip(vocabularies, ((style.MODEL_COLOURS["Mistral 7B"], "o"), (LLAMA3, "D")), strict=True))
@@ -261,7 +256,7 @@ def draw_pieces(counts: Mapping[str, Mapping[str, float]], title: str) -> Figure
             ax.plot(value, y, marker, color=colour, markersize=size, label=name if y == 0 else None)
     ax.set_yticks(range(len(counts)), list(counts))
     ax.invert_yaxis()
-    ax.set(xlim=(0, None), xlabel="characters a token", title=title)
+    ax.set(xlim=(0, None), xlabel="characters per token", title=title)
     ax.legend(loc="lower right")
     return figure
 
@@ -274,7 +269,7 @@ def draw_cuts(cuts: Mapping[int, Sequence[bytes]], title: str) -> Figure:
         for i, piece in enumerate(pieces):
             colour = "#EEEEEE" if len(piece) == 1 else (LEARNED, "#A8D8F0")[i % 2]
             ax.barh(y, len(piece) - 0.08, left=left, height=0.8, color=colour)
-            ax.text(left + len(piece) / 2 - 0.04, y, label(piece), ha="center", va="center", fontsize=10)
+            ax.text(left + len(piece) / 2 - 0.04, y, token_label(piece), ha="center", va="center", fontsize=10)
             left += len(piece)
         ax.text(-0.6, y, f"{size:,}", ha="right", va="center")
         ax.text(left + 0.5, y, f"{len(pieces)}", va="center")

@@ -8,23 +8,24 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from decoding_llama3.lessons import style
+from decoding_llama3.lessons.fonts import drawable
 
 
 def draw_learning(rows: Sequence[Mapping[str, float]], title: str) -> Figure:
     """What a model could do after each of its training steps; `rows` as in data/tiny-llama3/learning.csv.
 
-    Above, the held-out text in bits a byte; below, the best previous-token and induction head, from 0 to 1.
+    Above, the held-out text in bits per byte; below, the best previous-token and induction head, from 0 to 1.
     """
     figure, (text, heads) = plt.subplots(2, 1, figsize=(style.WIDTH, 6.0), sharex=True)
     steps = [max(row["step"], 10) for row in rows]  # a logarithmic axis has no 0
     text.plot(steps, [row["held_out"] for row in rows], color=style.PREDICTION)
     text.annotate(f"{rows[-1]['held_out']:.2f}", (steps[-1], rows[-1]["held_out"]), xytext=(6, 0),
                   textcoords="offset points", va="center")  # fmt: skip
-    text.set_ylabel("held-out text\n(bits a byte)")
+    text.set_ylabel("held-out text\n(bits per byte)")
     text.set_ylim(0, None)
     for kind, colour, name, height in (
-        ("previous", style.QUERY, "looks at the token before", 0.9),
-        ("induction", style.FEED_FORWARD, "finds what came next last time", 0.78),
+        ("previous", style.QUERY, "attends to the token before", 0.9),
+        ("induction", style.FEED_FORWARD, "finds what followed the previous occurrence", 0.78),
     ):
         heads.plot(steps, [row[kind] for row in rows], color=colour)
         heads.text(0.02, height, name, color=colour, transform=heads.transAxes)
@@ -38,7 +39,7 @@ def draw_learning(rows: Sequence[Mapping[str, float]], title: str) -> Figure:
 
 
 def draw_bits(bits: Mapping[str, float], title: str) -> Figure:
-    """Bars: bits a byte of the same unseen book for each way of foretelling it; the last is the model."""
+    """Bars: bits per byte of the same unseen book for each way of predicting it; the last is the model."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 0.5 * len(bits) + 1.2))
     names = list(bits)
     colours = [style.RESIDUAL] * (len(names) - 1) + [style.PREDICTION]
@@ -46,21 +47,22 @@ def draw_bits(bits: Mapping[str, float], title: str) -> Figure:
     for name, value in bits.items():
         ax.annotate(f"{value:.2f}", (value, name), xytext=(5, 0), textcoords="offset points", va="center")
     ax.invert_yaxis()
-    ax.set(xlabel="bits a byte of a book that none has seen (8: knowing nothing)", title=title)
+    ax.set(xlabel="bits per byte of a book that none has seen (8: knowing nothing)", title=title)
     return figure
 
 
 def draw_depth_loss(losses: Sequence[float], title: str) -> Figure:
-    """Loss, in nats a token, of the prediction read off the residual stream after each block."""
+    """Loss, in nats per token, of the prediction read off the residual stream after each block."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     ax.plot(losses, color=style.PREDICTION, marker="o")
     shown = style.thinned(len(losses))
     for depth in shown:
-        told = f"{losses[depth]:.1f}"
-        ax.annotate(told, (depth, losses[depth]), xytext=(0, 9), textcoords="offset points", ha="center")
+        ax.annotate(
+            f"{losses[depth]:.1f}", (depth, losses[depth]), xytext=(0, 9), textcoords="offset points", ha="center"
+        )
     ax.set_xticks(shown, [f"block {i}" for i in shown])
     ax.set_ylim(0, 1.15 * max(losses))
-    ax.set(xlabel="residual stream after", ylabel="loss (nats a token)", title=title)
+    ax.set(xlabel="residual stream after", ylabel="loss (nats per token)", title=title)
     return figure
 
 
@@ -71,17 +73,17 @@ def draw_lens(
     blocks: Sequence[int],
     title: str,
 ) -> Figure:
-    """The word read off the residual stream after each of `blocks` (rows) behind each token (columns)."""
+    """The word read off the residual stream after each of `blocks` (rows) after each token (columns)."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
     image = ax.imshow(probabilities, cmap="Greys", vmin=0, vmax=1, aspect="auto")
     for depth, row in enumerate(words):
         for i, word in enumerate(row):
             ink = "white" if probabilities[depth, i] > 0.5 else "black"
             word = word if len(word) < 8 else f"{word[:6]}…"
-            ax.text(i, depth, word.replace("\n", "⏎"), ha="center", va="center", fontsize=11, color=ink)
-    ax.set_xticks(range(len(tokens)), tokens, rotation=35, ha="right")
+            ax.text(i, depth, drawable(word.replace("\n", "⏎")), ha="center", va="center", fontsize=11, color=ink)
+    ax.set_xticks(range(len(tokens)), map(drawable, tokens), rotation=35, ha="right")
     ax.set_yticks(range(len(words)), [f"block {i}" for i in blocks])
-    ax.set(xlabel="behind the token", ylabel="read off after", title=title)
+    ax.set(xlabel="after the token", ylabel="read off after", title=title)
     figure.colorbar(image, ax=ax, label="probability", location="bottom", shrink=0.4, aspect=30)
     return figure
 
@@ -134,7 +136,7 @@ def draw_contributions(names: Sequence[str], values: Sequence[float], word: str,
     ax.set_yticks(list(y), [_label(n) for n in names])
     ax.invert_yaxis()
     ax.margins(x=0.12)
-    ax.set(xlabel=f"added to the logit of {word!r}", title=title)
+    ax.set(xlabel=drawable(f"added to the logit of {word!r}"), title=title)
     return figure
 
 
@@ -146,7 +148,7 @@ def draw_surgery(
     left.bar(range(len(deleted)), deleted, color=style.PREDICTION)
     for i, value in enumerate(deleted if len(deleted) <= 12 else ()):
         left.annotate(f"{value:+.1f}", (i, value), xytext=(0, 3), textcoords="offset points", ha="center")
-    left.set(xlabel="block left out", ylabel="rise of the loss (nats a token)")
+    left.set(xlabel="block left out", ylabel="rise of the loss (nats per token)")
     image = right.imshow(swapped, cmap=style.SEQUENTIAL, vmin=0)
     for i in range(len(swapped)):
         for j in range(len(swapped)):
@@ -156,7 +158,7 @@ def draw_surgery(
     for set_ticks in (right.set_xticks, right.set_yticks):
         set_ticks(range(len(blocks)), [str(i) for i in blocks])
     right.set(xlabel="this block ...", ylabel="... changes places with this one")
-    figure.colorbar(image, ax=right, label="rise of the loss (nats a token)", shrink=0.85)
+    figure.colorbar(image, ax=right, label="rise of the loss (nats per token)", shrink=0.85)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
@@ -171,7 +173,7 @@ def draw_sampling(words: Sequence[str], variants: Mapping[str, Float[Tensor, " w
         ax.set_title(name, fontsize=12, fontweight="normal")
         ax.set_xlim(0, 1.25 * max(v.max().item() for v in variants.values()))
         ax.set_xlabel("probability")
-    axes[0].set_yticks(range(len(words)), [repr(word) for word in words])
+    axes[0].set_yticks(range(len(words)), [drawable(repr(word)) for word in words])
     axes[0].invert_yaxis()
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
@@ -184,7 +186,7 @@ def _label(name: str) -> str:
 
 
 def draw_speed_ladder(rungs: Sequence[Mapping], title: str) -> Figure:
-    """Bars: measured milliseconds a token of each way to decode, with a mark at what the limits predict.
+    """Bars: measured milliseconds per token of each way to decode, with a mark at what the limits predict.
 
     `rungs` have "name", "measured_seconds", "predicted_seconds" and "bound_by".
     """
@@ -203,11 +205,11 @@ def draw_speed_ladder(rungs: Sequence[Mapping], title: str) -> Figure:
     ticks = [10.0**i for i in range(5) if fastest / 10 < 10**i < 3 * slowest]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
-    ax.set(xlabel="milliseconds a token, logarithmic (bar: measured, black line: predicted)", title=title)
+    ax.set(xlabel="milliseconds per token, logarithmic (bar: measured, black line: predicted)", title=title)
     return figure
 
 
-GROWTH_PANELS = {  # of draw_growth: what grows, its axis, the factor and name of what it costs
+GROWTH_PANELS = {  # of draw_cost_growth: what grows, its axis, the factor and name of what it costs
     "context": ("a token, after a text", "tokens before it", 1e3, "milliseconds"),
     "depth": ("a token, in a deeper model", "blocks", 1e3, "milliseconds"),
     "prompt": ("a prompt", "tokens of it", 1, "seconds"),
@@ -215,7 +217,7 @@ GROWTH_PANELS = {  # of draw_growth: what grows, its axis, the factor and name o
 }
 
 
-def draw_growth(points: Sequence[Mapping], title: str) -> Figure:
+def draw_cost_growth(points: Sequence[Mapping], title: str) -> Figure:
     """Measured dots and predicted lines: a token's time by context and depth, a prompt's, the cache's bytes.
 
     `points` have "against" (a key of GROWTH_PANELS), "x", "predicted" and "measured".

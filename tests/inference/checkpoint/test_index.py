@@ -77,7 +77,7 @@ def test_a_shard_outside_of_the_folder_is_refused_even_if_it_is_there(shards, sh
     shutil.copy(shards / first, shards.parent / first)
     named = name.format(first, folder=shards)
     write_index(shards, {tensor: named if shard == first else shard for tensor, shard in shard_of.items()})
-    refuses(shards, r"names the shard '.*', but a shard lies in the folder of its index")
+    refuses(shards, r"names the shard '.*', but a shard lies in its index's folder")
 
 
 def test_an_escape_code_in_a_shards_name_is_not_printed(shards, shard_of):
@@ -125,7 +125,7 @@ def test_a_tensor_in_another_shard_than_the_index_says_is_refused(shards, shard_
 
 def test_a_tensor_that_no_shard_holds_is_refused(shards, shard_of):
     write_index(shards, shard_of | {"model.layers.2.mlp.up_proj.weight": shard_of["lm_head.weight"]})
-    refuses(shards, r"lists 'model\.layers\.2\.mlp\.up_proj\.weight' in '.*', which does not hold it")
+    refuses(shards, r"lists 'model\.layers\.2\.mlp\.up_proj\.weight' in '.*', which lacks it")
 
 
 def test_a_tensor_that_the_index_does_not_list_is_refused(shards, shard_of):
