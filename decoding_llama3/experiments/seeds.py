@@ -5,7 +5,9 @@ from decoding_llama3.inference.arguments import check_whole
 SEEDS = 2**32  # as many, so that torch takes what is derived from one: times 1,000,003, plus a step
 
 
-def check_run_seed(seed: int) -> None:
-    """Raise TypeError for what is no whole number, ValueError for one below 0 or from 2**32 on."""
-    if check_whole("the seed", seed, 0) >= SEEDS:
-        raise ValueError(f"the seed must be below 2**32, found {seed!r:.40}")
+def check_run_seed(seed: int) -> int:
+    """`seed` as an int; raises TypeError for what is no whole number, ValueError below 0 and from 2**32 on."""
+    number = check_whole("the seed", seed, 0)
+    if number >= SEEDS:
+        raise ValueError(f"the seed must be below 2**32, found {number!r:.40}")
+    return number

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from decoding_llama3.experiments.ablation import (
     store,
 )
 from decoding_llama3.experiments.ablation import lab as lab_file
+from decoding_llama3.experiments.ablation import run as run_file
 from decoding_llama3.experiments.ablation import text as text_file
 from decoding_llama3.experiments.ablation.parts import sinusoidal_table
 from decoding_llama3.inference.data import data_directory
@@ -290,6 +292,18 @@ def test_a_notebook_without_gradients_keeps_its_settings_and_the_model_learns():
         torch.set_grad_enabled(True)
     assert curve[0].train_loss < math.log(96)
     assert curve[-1].held_out_loss < math.log(96) - 0.8
+
+
+@pytest.mark.parametrize("position", GROUPS["position"])
+def test_the_characters_go_to_the_models_device(position, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "lessons")
+    from another_device import PretendingMode, send_away
+
+    text = Text.of_python()
+    monkeypatch.setattr(run_file, "learn", lambda model, optimizers, loss, rate: loss().item())
+    with PretendingMode():
+        model = send_away(build_variant(Variant(position=position), 1, len(text.vocabulary), SMALL))
+        assert [p.step for p in ablation.train_model(model, text, 1, SMALL)] == [2, 4]
 
 
 def test_the_loss_is_that_of_the_next_character():

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -417,6 +418,18 @@ def test_what_does_not_fit_together_is_refused_before_the_first_step(corpus, tmp
     (tmp_path / "a").write_text("")
     with pytest.raises(ValueError, match=r"the folder .*a cannot be made \(it is a file\): give another --out"):
         train(corpus, config(), SETTINGS, tmp_path / "a")
+
+
+def test_settings_of_numpy_are_pythons_own():
+    """What a loop over np.arange gives is no JSON, which the settings are kept as."""
+    wrapped = {
+        "steps": np.int64(7),
+        "seed": np.int64(1),
+        "learning_rate": np.float32(2**-8),
+        "decay": np.float64(0.5),
+    }
+    settings = dataclasses.replace(SETTINGS, **wrapped)
+    assert json.loads(json.dumps(dataclasses.asdict(settings)))["learning_rate"] == 2**-8
 
 
 def test_a_phase_of_repeats_is_checked_however_it_is_made():

@@ -58,12 +58,17 @@ class TrainingSettings:
     seed: int = 3
 
     def __post_init__(self) -> None:
-        for name, least in _WHOLE.items():
-            check_whole(name, getattr(self, name), least)
-        check_run_seed(self.seed)
-        check_real("the learning rate", self.learning_rate, "above 0 and finite", lambda rate: rate > 0)
-        check_real("decay", self.decay, "a share of the steps, above 0 and at most 1", lambda d: 0 < d <= 1)
-        check_real("the weight decay", self.weight_decay, "0 or more and finite", lambda decay: decay >= 0)
+        for name, least in _WHOLE.items():  # as Python's own numbers: those of numpy are no JSON
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), least))
+        object.__setattr__(self, "seed", check_run_seed(self.seed))
+        rate = check_real("the learning rate", self.learning_rate, "above 0 and finite", lambda rate: rate > 0)
+        object.__setattr__(self, "learning_rate", rate)
+        decay = check_real(
+            "decay", self.decay, "a share of the steps, above 0 and at most 1", lambda d: 0 < d <= 1
+        )
+        object.__setattr__(self, "decay", decay)
+        decay = check_real("the weight decay", self.weight_decay, "0 or more and finite", lambda decay: decay >= 0)
+        object.__setattr__(self, "weight_decay", decay)
 
     @property
     def decay_start(self) -> float:
