@@ -602,7 +602,7 @@ def test_the_figure_shows_means_bands_and_every_seed():
     figure = draw_curves(curves, "LayerNorm and RMSNorm end alike", labels={"none": "no norm"})
     left, right = figure.axes
     assert figure.get_suptitle() == "LayerNorm and RMSNorm end alike"
-    assert left.get_ylabel() == "held-out loss (nats a character)"
+    assert left.get_ylabel() == "held-out loss (nats per character)"
     assert [line.get_ydata()[-1] for line in left.lines] == pytest.approx([1.3, 1.301, 2.3, 1.8])
     band = left.collections[2].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == pytest.approx((2.2, 3.2))  # seed 0 at the end, seed 2 at the start

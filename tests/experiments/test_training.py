@@ -380,9 +380,9 @@ def test_a_loss_that_is_not_finite_ends_the_run(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"learning_rate": math.nan}, "the learning rate must be above 0 and finite, found nan"),
-        ({"learning_rate": -1.0}, "the learning rate must be above 0 and finite, found -1.0"),
-        ({"learning_rate": math.inf}, "the learning rate must be above 0 and finite, found inf"),
+        ({"learning_rate": math.nan}, "learning_rate must be above 0 and finite, found nan"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0 and finite, found -1.0"),
+        ({"learning_rate": math.inf}, "learning_rate must be above 0 and finite, found inf"),
         ({"steps": 0}, "steps must be 1 or more, found 0"),
         ({"warmup": 0}, "warmup must be 1 or more, found 0"),
         ({"batch": 0}, "batch must be 1 or more, found 0"),
@@ -390,7 +390,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(corpus, tmp_path):
         ({"seq_len": 8}, "seq_len must be 16 or more, found 8"),
         ({"short_steps": -1}, "short_steps must be 0 or more, found -1"),
         ({"decay": 0.0}, "decay must be a share of the steps, above 0 and at most 1, found 0.0"),
-        ({"weight_decay": math.nan}, "the weight decay must be 0 or more and finite, found nan"),
+        ({"weight_decay": math.nan}, "weight_decay must be 0 or more and finite, found nan"),
         ({"seed": -1}, "the seed must be 0 or more, found -1"),
         ({"seed": 1.0}, "the seed is a whole number, found 1.0"),
         ({"seed": 2**64}, r"the seed must be below 2\*\*32, found"),

@@ -7,6 +7,11 @@ from decoding_llama3.experiments.seeds import check_run_seed
 from decoding_llama3.inference.arguments import check_real, check_whole
 
 _WHOLE = {"steps": 1, "batch": 1, "seq_len": 16, "short_steps": 0, "warmup": 1}  # setting: the least it can be
+_REAL = (
+    ("learning_rate", "above 0 and finite", lambda rate: rate > 0),
+    ("decay", "a share of the steps, above 0 and at most 1", lambda share: 0 < share <= 1),
+    ("weight_decay", "0 or more and finite", lambda decay: decay >= 0),
+)
 
 
 @dataclass(frozen=True)
@@ -61,14 +66,8 @@ class TrainingSettings:
         for name, least in _WHOLE.items():  # as Python's own numbers: those of numpy are no JSON
             object.__setattr__(self, name, check_whole(name, getattr(self, name), least))
         object.__setattr__(self, "seed", check_run_seed(self.seed))
-        rate = check_real("the learning rate", self.learning_rate, "above 0 and finite", lambda rate: rate > 0)
-        object.__setattr__(self, "learning_rate", rate)
-        decay = check_real(
-            "decay", self.decay, "a share of the steps, above 0 and at most 1", lambda d: 0 < d <= 1
-        )
-        object.__setattr__(self, "decay", decay)
-        decay = check_real("the weight decay", self.weight_decay, "0 or more and finite", lambda decay: decay >= 0)
-        object.__setattr__(self, "weight_decay", decay)
+        for name, expected, is_right in _REAL:
+            object.__setattr__(self, name, check_real(name, getattr(self, name), expected, is_right))
 
     @property
     def decay_start(self) -> float:
