@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from os import PathLike
+from typing import Any
 
 import torch
 
@@ -91,11 +92,11 @@ class LlamaConfig:
         return cls._from_numbers(*read_huggingface(text_or_path))
 
     @classmethod
-    def _from_numbers(cls, numbers: dict, source: str) -> LlamaConfig:
-        scaling = numbers["rope_scaling"]
+    def _from_numbers(cls, numbers: dict[str, Any], source: str) -> LlamaConfig:
+        scaling: Any = numbers["rope_scaling"]
         try:
             scaling = RopeScaling(**scaling) if isinstance(scaling, dict) else scaling
-            return cls(**numbers | {"rope_scaling": scaling})
+            return cls(**{**numbers, "rope_scaling": scaling})
         except ValueError as error:
             raise ValueError(f"{source}: {error}") from error
 
@@ -142,7 +143,7 @@ def _check_fields(config: LlamaConfig | RopeScaling) -> None:
     kinds = {"int": int, "float": int | float, "bool": bool}
     largest = {"int": 2**28, "float": 10**15}  # torch can count the bytes of such a matrix
     for field in fields(config):
-        kind, value = kinds.get(field.type, RopeScaling | None), getattr(config, field.name)
+        kind, value = kinds.get(str(field.type), RopeScaling | None), getattr(config, field.name)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise TypeError(f"{field.name} must be {field.type}, found {value!r}")
         if field.type in largest and not 0 < value <= largest[field.type]:

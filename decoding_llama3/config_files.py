@@ -6,6 +6,7 @@ agree.
 """
 
 from os import PathLike
+from typing import Any
 
 from decoding_llama3.config_rope import read_rope
 from decoding_llama3.config_schema import HUGGINGFACE, PARAMS, check, check_computation
@@ -92,7 +93,7 @@ def read_huggingface(text_or_path: str | PathLike) -> tuple[dict, str]:
     check_computation(config, source)
     if config["model_type"] == "mistral":
         config = _MISTRAL | config
-    numbers = {ours: config.get(theirs) for theirs, ours in _HUGGINGFACE_NAMES.items()}
+    numbers: dict[str, Any] = {ours: config.get(theirs) for theirs, ours in _HUGGINGFACE_NAMES.items()}
     numbers["n_kv_heads"] = numbers["n_kv_heads"] or numbers["n_heads"]
     numbers["max_seq_len"] = _within_window(config, source)
     numbers["tie_embeddings"] = config.get("tie_word_embeddings", False)

@@ -4,7 +4,7 @@ Types, ranges and sizes are checked here before anything is computed from them.
 """
 
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from decoding_llama3.json_files import equal, shown
 
@@ -107,7 +107,7 @@ def check(values: dict, table: dict[str, Setting], source: str) -> dict:
         raise ValueError(f"{source} lacks {missing}: is it the file of a Llama model, whole?")
     checked = dict(values)
     for key, (kind, low, high, _, null) in table.items():
-        value = values.get(key)
+        value: Any = values.get(key)
         if key not in values or (null and value is None):
             continue
         wanted, number = f"{source} sets {key} to {shown(value)}, expected {kind}", high > 0

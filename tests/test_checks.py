@@ -93,7 +93,9 @@ def test_formatting_knows_every_component():
     """One that is missing in the list would be formatted at two widths."""
     listed = tomllib.loads(text("pyproject.toml"))["tool"]["ruff"]["format"]["exclude"]
     components = (path.name for path in (ROOT / "decoding_llama3").glob("*.py") if not path.name.startswith("__"))
-    assert sorted(listed) == sorted(["*.md", *(f"decoding_llama3/{name}" for name in components)])
+    assert sorted(listed) == sorted(
+        ["*.md", "notebooks/*.ipynb", *(f"decoding_llama3/{name}" for name in components)]
+    )
 
 
 def test_the_workflow_runs_the_oldest_python_and_the_oldest_torch():

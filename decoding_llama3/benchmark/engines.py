@@ -24,6 +24,7 @@ class Session(Protocol):
 
     def read(self, tokens: Int[Tensor, "1 seq"]) -> Float[Tensor, " vocab"]:
         """Logits after the last of `tokens`, which continue what was read before."""
+        ...
 
 
 @dataclass(frozen=True)

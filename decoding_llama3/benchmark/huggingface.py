@@ -51,7 +51,7 @@ def checkpoint_engine(
 
     check_memory(read_config(path), device, dtype)
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
     return _engine(model.to(device).eval(), compile)
 
 

@@ -62,7 +62,7 @@ def read_greedily(
     for _ in range(n):
         start = clock.now(device)
         token = session.read(tokens).argmax(dim=-1, keepdim=True)
-        chosen, tokens = token.item(), token[None]
+        chosen, tokens = int(token.item()), token[None]
         yield chosen, clock.now(device) - start
 
 

@@ -55,7 +55,7 @@ def random_model(
             if empty not in made:
                 made[empty] = (_random_int8 if in_int8 else _random)(empty.shape, dtype, generator)
             if in_int8:
-                setattr(module, name, int8_layer(child, *made[empty], dtype))
+                setattr(module, name, int8_layer(child, made[empty][0], made[empty][1], dtype))
             else:
                 child.weight = made[empty]
     return model.eval()

@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -45,9 +46,9 @@ def run_in_fresh_process(
         # An empty cache for compiled code: else the second round would only look up what the first compiled.
         caches = {"TORCHINDUCTOR_CACHE_DIR": f"{own}/inductor", "TRITON_CACHE_DIR": f"{own}/triton", "TMPDIR": own}
         command = [sys.executable, "-m", __spec__.name, str(job), str(result)]
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+        environment, null, pipe = os.environ | caches, subprocess.DEVNULL, subprocess.PIPE
         try:
-            ended = subprocess.run(command, env=os.environ | caches, timeout=seconds, **pipes)
+            ended = subprocess.run(command, env=environment, timeout=seconds, stdout=null, stderr=pipe)
             reason = _how_it_ended(ended)
         except subprocess.TimeoutExpired:
             reason = f"was ended after {seconds:g} seconds, its time limit"
@@ -119,7 +120,7 @@ def _how_it_ended(ended: subprocess.CompletedProcess) -> str:
 def run_job(job: Path, result: Path) -> None:
     """What the fresh process does: a plan and an engine's name in, figures and the sentence of an error out."""
     given = json.loads(job.read_text(encoding="utf-8"))
-    fields = {key: tuple(value) if isinstance(value, list) else value for key, value in given["plan"].items()}
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in given["plan"].items()}
     name, figures, error = given["engine"], {}, None
     try:
         for figures in measure_figures(Plan(**fields), name):

@@ -35,7 +35,7 @@ REMEDIES = {
     errno.ENOENT: "check the name",
     errno.ENOTDIR: "check the name",
 }
-UsageError = typer.BadParameter.__base__  # of click, which some versions of typer contain and others import
+UsageError: Any = typer.BadParameter.__base__  # of click, which some versions of typer contain and others import
 OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|not enough memory|cannot allocate", re.IGNORECASE)
 
 
@@ -100,7 +100,7 @@ def sentence(error: Exception) -> str:
     return f"this cannot be computed here ({type(error).__name__}: {reason}): try --device cpu, or other values"
 
 
-def _of_call(error: Exception, typed: Sequence[str]) -> str:
+def _of_call(error: Any, typed: Sequence[str]) -> str:
     """What typer finds wrong with the words of the call, with the value of the option that is wrong."""
     message = error.format_message().strip().rstrip(".")
     value = _value_of(getattr(getattr(error, "param", None), "opts", ()), typed)
@@ -123,8 +123,9 @@ def _value_of(options: Sequence[str], typed: Sequence[str]) -> str | None:
 def _of_system(error: OSError) -> str:
     name = "" if error.filename is None else f" {str(error.filename)!r}"
     name = name if len(name) < 200 else f"{name[:80]}...{name[-20:]}"
-    remedy = REMEDIES.get(error.errno, "check the name and the place")
-    return f"the system refuses{name or ' to read or write'} ({os.strerror(error.errno).lower()}): {remedy}"
+    code = error.errno or 0
+    remedy = REMEDIES.get(code, "check the name and the place")
+    return f"the system refuses{name or ' to read or write'} ({os.strerror(code).lower()}): {remedy}"
 
 
 def _discard_output() -> None:

@@ -57,5 +57,5 @@ def _try_to_write(option: str, path: Path, partial: Path) -> None:
         partial.open("ab").close()
         partial.unlink()
     except OSError as error:
-        reason = os.strerror(error.errno).lower()
+        reason = os.strerror(error.errno or 0).lower()
         raise ValueError(f"{option} {path} cannot be written ({reason}): give another place") from None

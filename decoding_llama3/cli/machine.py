@@ -86,10 +86,10 @@ def model_rows(config: LlamaConfig, context: int | None = None, batch: int = 1) 
     full = gib(config.kv_cache_bytes(config.max_seq_len))
     yield "KV cache", f"{config.kv_cache_bytes(1):,} bytes per token, {full} at full context, in bfloat16"
     length = min(8192, config.max_seq_len) if context is None else context
-    yield f"{batch:,} x {length:,} tokens", _in_each(lambda *how: needed_bytes(config, *how, length, batch))
+    yield f"{batch:,} x {length:,} tokens", _in_each(lambda dtype, quantize: needed_bytes(config, dtype, quantize, length, batch))
     device = best_device()
-    here = (choose_dtype(device), free_bytes(device))
-    yield f"here, on {device}", describe(config, *here, device == "cuda", length, batch)
+    dtype, free = choose_dtype(device), free_bytes(device)
+    yield f"here, on {device}", describe(config, dtype, free, device == "cuda", length, batch)
     for name, (kind, capability, memory) in CARDS.items():
         dtype, free = native_dtype(kind, capability), int(memory * 2**30)
         yield name, describe(config, dtype, free, kind == "cuda", length, batch)

@@ -20,7 +20,7 @@ def prepare(
     from decoding_llama3.experiments import preparation
 
     counts = list(preparation.prepare(folder, out_folder, ranges, words))
-    kept, notes, listed = (sum(count[i] for count in counts) for i in (1, 2, 3))
+    kept, notes, listed = (sum(numbers) for numbers in zip(*(count[1:] for count in counts), strict=True))
     note(
         f"{len(counts)} files in {out_folder}: {kept:,} lines; {notes:,} notes and {listed:,} lines with "
         "a listed word left out"

@@ -4,6 +4,7 @@ Data is written as it is, never through rich, which would read emoji codes and m
 obey is made visible where it comes from a file or a model: an escape code can rewrite what was printed before.
 """
 
+import io
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line 
 
 def prepare_streams() -> None:
     """A character that the encoding of standard output lacks becomes '?'; line ends stay what they are."""
-    if hasattr(sys.stdout, "reconfigure"):
+    if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace", newline="")
 
 

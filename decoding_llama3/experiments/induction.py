@@ -111,4 +111,3 @@ def accuracy(model: Transformer, periods: range = PERIODS, seq: int = SEQ) -> fl
     return losses(model, *(part.to(device) for part in rows))[1]
 
 
-build, train = build_copier, train_copier  # as notebooks call them: induction.build, induction.train

@@ -43,4 +43,4 @@ def native_dtype(kind: str, capability: tuple[int, int] | None = None) -> torch.
     """
     if kind == "cpu":
         return torch.float32
-    return torch.bfloat16 if kind == "cuda" and capability >= BFLOAT16_FROM else torch.float16
+    return torch.bfloat16 if kind == "cuda" and (capability or (0, 0)) >= BFLOAT16_FROM else torch.float16

@@ -15,7 +15,7 @@ class _Unfilled(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"]
+            return (kwargs or {})["tensor"]
         return func(*args, **(kwargs or {}))
 
 

@@ -17,7 +17,7 @@ from decoding_llama3.inference.compile import compile_model
 from decoding_llama3.inference.devices import check_device, choose_dtype
 from decoding_llama3.inference.empty import empty_model
 from decoding_llama3.inference.memory import check_memory
-from decoding_llama3.inference.quantize import Int8Linear, is_quantizable, quantized
+from decoding_llama3.inference.quantize import Int8Embedding, Int8Linear, is_quantizable, quantized
 from decoding_llama3.transformer import Transformer
 
 
@@ -77,7 +77,7 @@ def _place(
     as_it_is = torch.device(device).type == "cpu" and source.dtype == dtype and not to_int8
     weight = source.read(keep=as_it_is).to(device, dtype).contiguous()
     module.weight = nn.Parameter(weight, requires_grad=False)
-    if to_int8:
+    if quantize is not None and is_quantizable(module):
         model.set_submodule(name, quantized(module))
 
 
@@ -92,7 +92,8 @@ def _tie(model: Transformer, checkpoint: Checkpoint) -> None:
                 f"{quoted(checkpoint.stored_name('output.weight'))} that differs from the embedding: which of the "
                 "two is right, only its author knows"
             )
-    if isinstance(model.tok_embeddings, nn.Embedding):
-        model.output.weight = model.tok_embeddings.weight
+    embedding: nn.Module = model.tok_embeddings
+    if isinstance(embedding, Int8Embedding):
+        model.set_submodule("output", Int8Linear(embedding.weight, embedding.scale))
     else:
-        model.output = Int8Linear(model.tok_embeddings.weight, model.tok_embeddings.scale)
+        model.output.weight = model.tok_embeddings.weight

@@ -114,7 +114,6 @@ def token_strings(ids: Int[Tensor, "*any"], tokenizer: Tokenizer) -> list[str]:
 
 def common_words(tokenizer: Tokenizer, most: int = 3000) -> list[int]:
     """Ids of the words, or their beginnings, learned first: a space and ASCII letters; `most` at most."""
-    """Ids of the words, or their beginnings, learned first: a space and ASCII letters; `most` of them at most."""
     texts = {token: tokenizer.decode([token]) for token in range(256, tokenizer.bos_id)}
     return [t for t, text in texts.items() if text[0] == " " and text[1:].isalpha() and text.isascii()][:most]
 

@@ -16,7 +16,6 @@ from decoding_llama3.experiments.ablation.store import Run, missing_runs, read_c
 from decoding_llama3.experiments.ablation.text import Text
 from decoding_llama3.experiments.ablation.variants import CHOICES, GROUPS, LLAMA3, Settings, Variant
 
-build, loss_of = build_variant, mean_loss  # as notebooks call them: ablation.build, ablation.loss_of
 
 __all__ = [
     "CHOICES",
@@ -29,10 +28,8 @@ __all__ = [
     "Settings",
     "Text",
     "Variant",
-    "build",
     "build_variant",
     "compare",
-    "loss_of",
     "mean_loss",
     "missing_runs",
     "read_curves",

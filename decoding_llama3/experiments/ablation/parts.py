@@ -41,8 +41,8 @@ class PositionedEmbedding(nn.Embedding):
         super().__init__(vocab_size, dim)
         self.positions = positions  # a parameter if learned, else a buffer
 
-    def forward(self, tokens: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
-        return super().forward(tokens) + self.positions[: tokens.shape[1]]
+    def forward(self, input: Int[Tensor, "batch seq"]) -> Float[Tensor, "batch seq dim"]:
+        return super().forward(input) + self.positions[: input.shape[1]]
 
 
 ACTIVATIONS = {  # what bends the gate of a gated feed-forward, or the hidden numbers of one without

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 from decoding_llama3.experiments.ablation.run import LossPoint
 from decoding_llama3.experiments.ablation.text import Text
@@ -14,7 +14,7 @@ from decoding_llama3.inference.data import data_directory
 
 CURVE_COLUMNS = {"variant": str, "seed": int, "step": int, "train_loss": float, "held_out_loss": float}
 RUN_COLUMNS = {"group": str, "variant": str, "seed": int, "held_out_loss": float}
-CONDITIONS = {field.name: field.type for field in fields(Settings)} | {"text_sha256": str}
+CONDITIONS = get_type_hints(Settings) | {"text_sha256": str}
 
 
 class Run(NamedTuple):
@@ -60,7 +60,7 @@ def keep_run(run: Run, row: dict, points: Sequence[LossPoint], out: Path) -> dic
     """Keep a run's curve and its row of runs.csv; return the row."""
     # The curve first: a run counts as done by its row in runs.csv, and only then is its curve there for sure.
     path = out / f"{run.group}.csv"
-    rows = [
+    rows: list[dict] = [
         old for old in _rows(path, CURVE_COLUMNS) if (old["variant"], old["seed"]) != (run.name, str(run.seed))
     ]
     for point in points:
@@ -115,8 +115,8 @@ def first_run(folder: Path | None = None) -> dict[str, str]:
 
 def kept_settings(folder: Path | None = None) -> Settings:
     """The settings of the runs that are kept in `folder`; raises ValueError as `first_run` does."""
-    row = first_run(folder)
-    return Settings(**{field.name: field.type(row[field.name]) for field in fields(Settings)})
+    row, kinds = first_run(folder), get_type_hints(Settings)
+    return Settings(**{field.name: kinds[field.name](row[field.name]) for field in fields(Settings)})
 
 
 def read_curves(group: str, folder: Path | None = None) -> dict[str, dict[int, list[LossPoint]]]:

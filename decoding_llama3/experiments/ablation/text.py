@@ -41,7 +41,8 @@ class Text:
         number = torch.zeros(128, dtype=torch.int64)
         number[list(vocabulary.encode())] = torch.arange(len(vocabulary))
         ids = (number[torch.frombuffer(bytearray(part, "ascii"), dtype=torch.uint8).long()] for part in parts)
-        return cls(*ids, vocabulary, hashlib.sha256("".join(parts).encode()).hexdigest())
+        learned, unseen = ids
+        return cls(learned, unseen, vocabulary, hashlib.sha256("".join(parts).encode()).hexdigest())
 
     def check_length(self, seq_len: int) -> None:
         """Raise ValueError unless both parts hold a window of `seq_len` + 1 characters."""

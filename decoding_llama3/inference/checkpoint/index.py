@@ -17,6 +17,7 @@ def read_index(path: Path) -> dict[str, str]:
     check_file(path)
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} has {path.stat().st_size:,} bytes, an index at most {LARGEST:,}: is it one?")
+    weight_map: dict[str, str] = {}
     try:
         index = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_without_repeats)
         weight_map = index["weight_map"]

@@ -41,7 +41,7 @@ def open_pth(path: Path) -> dict[str, Stored]:
     Raises ValueError for a file that is damaged, that holds anything but a dictionary of plain tensors, or that
     would take more memory than it is large; and under a torch older than 2.10.
     """
-    if TorchVersion(str(torch.__version__)) < (2, 10):
+    if TorchVersion(str(torch.__version__)) < "2.10":
         raise ValueError(
             f"{path} is a pickle, and a crafted one can run code in torch {torch.__version__} even where tensors "
             "alone are read (CVE-2026-24747): install torch 2.10 or newer, or use the safetensors version"

@@ -26,7 +26,7 @@ def open_shard(path: Path) -> dict[str, Stored]:
     with map_shard(path) as header:
         for name in header.keys():  # noqa: SIM118 (no dict)
             part = header.get_slice(name)
-            dtype = _DTYPES.get(part.get_dtype(), part.get_dtype())
+            dtype = _DTYPES.get(part.get_dtype()) or str(part.get_dtype())
             stored[name] = Stored(tuple(part.get_shape()), dtype, partial(mapped.read, name))
     return stored
 
