@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +26,7 @@ from decoding_llama3.experiments.ablation import (
     store,
 )
 from decoding_llama3.experiments.ablation import lab as lab_file
+from decoding_llama3.experiments.ablation import run as run_file
 from decoding_llama3.experiments.ablation import text as text_file
 from decoding_llama3.experiments.ablation.parts import sinusoidal_table
 from decoding_llama3.inference.data import data_directory
@@ -292,6 +294,18 @@ def test_a_notebook_without_gradients_keeps_its_settings_and_the_model_learns():
     assert curve[-1].held_out_loss < math.log(96) - 0.8
 
 
+@pytest.mark.parametrize("position", GROUPS["position"])
+def test_the_characters_go_to_the_models_device(position, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "lessons")
+    from another_device import PretendingMode, send_away
+
+    text = Text.of_python()
+    monkeypatch.setattr(run_file, "learn", lambda model, optimizers, loss, rate: loss().item())
+    with PretendingMode():
+        model = send_away(build_variant(Variant(position=position), 1, len(text.vocabulary), SMALL))
+        assert [p.step for p in ablation.train_model(model, text, 1, SMALL)] == [2, 4]
+
+
 def test_the_loss_is_that_of_the_next_character():
     model = randomize(make())
     windows = torch.randint(VOCABULARY, (5, 8))
@@ -435,12 +449,12 @@ def test_other_settings_do_not_mix(tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"steps": 0}, "steps is a whole number of 1 or more, found 0"),
-        ({"eval_every": 0}, "eval_every is a whole number of 1 or more, found 0"),
-        ({"batch": 1.5}, "batch is a whole number of 1 or more, found 1.5"),
-        ({"warmup": -1}, "warmup is a whole number of 0 or more, found -1"),
-        ({"learning_rate": math.nan}, "the learning rate is above 0 and finite, found nan"),
-        ({"weight_decay": -1.0}, "the weight decay is 0 or more and finite, found -1.0"),
+        ({"steps": 0}, "steps must be 1 or more, found 0"),
+        ({"eval_every": 0}, "eval_every must be 1 or more, found 0"),
+        ({"batch": 1.5}, "batch is a whole number, found 1.5"),
+        ({"warmup": -1}, "warmup must be 0 or more, found -1"),
+        ({"learning_rate": math.nan}, "the learning rate must be above 0 and finite, found nan"),
+        ({"weight_decay": -1.0}, "the weight decay must be 0 or more and finite, found -1.0"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, words):
@@ -449,11 +463,11 @@ def test_wrong_settings_are_refused(wrong, words):
 
 
 def test_numbers_of_runs_are_checked_before_the_first(tmp_path):
-    with pytest.raises(ValueError, match="seeds is a whole number of 1 or more, found 0"):
+    with pytest.raises(ValueError, match="seeds must be 1 or more, found 0"):
         ablation.missing_runs(["tying"], 0, SMALL, tmp_path)
-    with pytest.raises(ValueError, match="jobs is a whole number of 1 or more, found 0"):
+    with pytest.raises(ValueError, match="jobs must be 1 or more, found 0"):
         ablation.run_lab([], SMALL, tmp_path, jobs=0)
-    with pytest.raises(ValueError, match="the seed is a whole number of 0 or more, found -1"):
+    with pytest.raises(ValueError, match="the seed must be 0 or more, found -1"):
         ablation.train_variant(Variant(), -1, SMALL)
 
 
@@ -588,7 +602,7 @@ def test_the_figure_shows_means_bands_and_every_seed():
     figure = draw_curves(curves, "LayerNorm and RMSNorm end alike", labels={"none": "no norm"})
     left, right = figure.axes
     assert figure.get_suptitle() == "LayerNorm and RMSNorm end alike"
-    assert left.get_ylabel() == "held-out loss (nats a character)"
+    assert left.get_ylabel() == "held-out loss (nats per character)"
     assert [line.get_ydata()[-1] for line in left.lines] == pytest.approx([1.3, 1.301, 2.3, 1.8])
     band = left.collections[2].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == pytest.approx((2.2, 3.2))  # seed 0 at the end, seed 2 at the start

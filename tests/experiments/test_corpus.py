@@ -76,3 +76,15 @@ def test_a_repeated_span_says_itself_again_and_scores_only_what_can_be_foretold(
     near = [repeated_span(tokenizer, 40, 5, generator)[1] for _ in range(10)]
     assert max((targets == UNSCORED).sum() for targets in near) <= 6
     assert len(periods) > 8  # one distance alone could be learned as a distance
+
+
+def test_texts_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no folder .*none: give one with \.txt files"):
+        Corpus.read(tmp_path / "none", "a.txt")
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "b.txt").write_text("text")
+    with pytest.raises(ValueError, match=r"the 1 files of .* beside b\.txt are empty: give text to train on"):
+        Corpus.read(tmp_path, "b.txt")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match=r"a\.txt is not UTF-8 at byte 3: save it as UTF-8 text"):
+        Corpus.read(tmp_path, "b.txt")

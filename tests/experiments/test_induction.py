@@ -1,6 +1,7 @@
 """The toy that forms a circuit: its rows, its loss, and that one block does not see what was before."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -56,6 +57,19 @@ def test_training_depends_on_the_seed_alone_and_starts_unknowing():
     assert [moment.step for moment in moments[0]] == [1, 10, 20]
     assert moments[0][0].loss > math.log(induction.LETTERS) - 0.5
     assert moments[0][-1].loss < moments[0][0].loss
+
+
+def test_the_letters_go_to_the_models_device(monkeypatch):
+    """Letters and periods drawn on the CPU would meet logits on a GPU."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "lessons")
+    from another_device import PretendingMode, send_away
+
+    here = induction.accuracy(induction.build_copier(2))
+    monkeypatch.setattr(induction, "learn", lambda model, optimizers, loss, clip: loss().item())
+    with PretendingMode():
+        model = send_away(induction.build_copier(2))
+        assert induction.accuracy(model) == here
+        assert len(list(induction.train_copier(model, steps=1))) == 1
 
 
 def test_accuracy_counts_what_a_perfect_reader_would_get():

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -379,20 +380,20 @@ def test_a_loss_that_is_not_finite_ends_the_run(corpus, tmp_path):
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"learning_rate": math.nan}, "the learning rate is above 0 and finite, found nan"),
-        ({"learning_rate": -1.0}, "the learning rate is above 0 and finite, found -1.0"),
-        ({"learning_rate": math.inf}, "the learning rate is above 0 and finite, found inf"),
-        ({"steps": 0}, "steps is a whole number of 1 or more, found 0"),
-        ({"warmup": 0}, "warmup is a whole number of 1 or more, found 0"),
-        ({"batch": 0}, "batch is a whole number of 1 or more, found 0"),
-        ({"batch": 1.5}, "batch is a whole number of 1 or more, found 1.5"),
-        ({"seq_len": 8}, "seq_len is a whole number of 16 or more, found 8"),
-        ({"short_steps": -1}, "short_steps is a whole number of 0 or more, found -1"),
-        ({"decay": 0.0}, "decay is a share of the steps, above 0 and at most 1, found 0.0"),
-        ({"weight_decay": math.nan}, "the weight decay is 0 or more and finite, found nan"),
-        ({"seed": -1}, "the seed is a whole number of 0 or more, found -1"),
-        ({"seed": 1.0}, "the seed is a whole number of 0 or more, found 1.0"),
-        ({"seed": 2**64}, r"the seed is from 0 to 2\*\*32 - 1"),
+        ({"learning_rate": math.nan}, "learning_rate must be above 0 and finite, found nan"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0 and finite, found -1.0"),
+        ({"learning_rate": math.inf}, "learning_rate must be above 0 and finite, found inf"),
+        ({"steps": 0}, "steps must be 1 or more, found 0"),
+        ({"warmup": 0}, "warmup must be 1 or more, found 0"),
+        ({"batch": 0}, "batch must be 1 or more, found 0"),
+        ({"batch": 1.5}, "batch is a whole number, found 1.5"),
+        ({"seq_len": 8}, "seq_len must be 16 or more, found 8"),
+        ({"short_steps": -1}, "short_steps must be 0 or more, found -1"),
+        ({"decay": 0.0}, "decay must be a share of the steps, above 0 and at most 1, found 0.0"),
+        ({"weight_decay": math.nan}, "weight_decay must be 0 or more and finite, found nan"),
+        ({"seed": -1}, "the seed must be 0 or more, found -1"),
+        ({"seed": 1.0}, "the seed is a whole number, found 1.0"),
+        ({"seed": 2**64}, r"the seed must be below 2\*\*32, found"),
     ],
 )
 def test_wrong_settings_are_refused(wrong, words):
@@ -406,7 +407,7 @@ def test_what_does_not_fit_together_is_refused_before_the_first_step(corpus, tmp
         train(corpus, short, SETTINGS, tmp_path / "a")
     with pytest.raises(ValueError, match="the held-out text is empty"):
         train(dataclasses.replace(corpus, held_out="\n"), config(), SETTINGS, tmp_path / "a")
-    with pytest.raises(ValueError, match="save_every is a whole number of 1 or more, found 0"):
+    with pytest.raises(ValueError, match="save_every must be 1 or more, found 0"):
         train(corpus, config(), SETTINGS, tmp_path / "a", save_every=0)
     with pytest.raises(ValueError, match="device 'gpu'"):
         train(corpus, config(), SETTINGS, tmp_path / "a", device="gpu")
@@ -417,6 +418,18 @@ def test_what_does_not_fit_together_is_refused_before_the_first_step(corpus, tmp
     (tmp_path / "a").write_text("")
     with pytest.raises(ValueError, match=r"the folder .*a cannot be made \(it is a file\): give another --out"):
         train(corpus, config(), SETTINGS, tmp_path / "a")
+
+
+def test_settings_of_numpy_are_pythons_own():
+    """What a loop over np.arange gives is no JSON, which the settings are kept as."""
+    wrapped = {
+        "steps": np.int64(7),
+        "seed": np.int64(1),
+        "learning_rate": np.float32(2**-8),
+        "decay": np.float64(0.5),
+    }
+    settings = dataclasses.replace(SETTINGS, **wrapped)
+    assert json.loads(json.dumps(dataclasses.asdict(settings)))["learning_rate"] == 2**-8
 
 
 def test_a_phase_of_repeats_is_checked_however_it_is_made():

@@ -21,8 +21,8 @@ from decoding_llama3.experiments.ablation.store import (
 )
 from decoding_llama3.experiments.ablation.text import Text
 from decoding_llama3.experiments.ablation.variants import GROUPS, Settings
-from decoding_llama3.experiments.arguments import check_count
 from decoding_llama3.experiments.files import make_folder, only_one
+from decoding_llama3.inference.arguments import check_whole
 
 
 def run_lab(runs: Sequence[Run], settings: Settings, out: Path, jobs: int = 1) -> Iterator[dict]:
@@ -30,7 +30,7 @@ def run_lab(runs: Sequence[Run], settings: Settings, out: Path, jobs: int = 1) -
 
     Raises ValueError where `out` is no folder, its files are damaged, or another lab is at work in it.
     """
-    check_count("jobs", jobs)
+    check_whole("jobs", jobs, 1)
     make_folder(out)
     read_runs(out)
     return _locked(runs, settings, out, jobs)

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from decoding_llama3.experiments.ablation.model import build_variant
 from decoding_llama3.experiments.ablation.text import Text
 from decoding_llama3.experiments.ablation.variants import Settings, Variant
-from decoding_llama3.experiments.arguments import check_training_seed
 from decoding_llama3.experiments.learning import learn
+from decoding_llama3.experiments.seeds import check_run_seed
 from decoding_llama3.transformer import Transformer
 
 
@@ -37,7 +37,7 @@ def train_variant(variant: Variant, seed: int, settings: Settings | None = None)
 
     Weights and batches depend on the seed alone: the same run on the same machine gives the same points.
     """
-    check_training_seed(seed)
+    check_run_seed(seed)
     settings = settings or Settings()
     text = Text.of_python()
     return train_model(build_variant(variant, seed, len(text.vocabulary), settings), text, seed, settings)
@@ -48,7 +48,7 @@ def train_model(model: Transformer, text: Text, seed: int, settings: Settings) -
 
     A text shorter than the sequences raises ValueError.
     """
-    check_training_seed(seed)
+    check_run_seed(seed)
     text.check_length(settings.seq_len)
     return _train(model, text, seed, settings)
 

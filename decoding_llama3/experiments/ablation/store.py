@@ -8,8 +8,8 @@ from typing import NamedTuple, get_type_hints
 from decoding_llama3.experiments.ablation.run import LossPoint
 from decoding_llama3.experiments.ablation.text import Text
 from decoding_llama3.experiments.ablation.variants import CHOICES, GROUPS, LLAMA3, Settings, Variant
-from decoding_llama3.experiments.arguments import check_count
 from decoding_llama3.experiments.files import read_csv, write_csv
+from decoding_llama3.inference.arguments import check_whole
 from decoding_llama3.inference.data import data_directory
 
 CURVE_COLUMNS = {"variant": str, "seed": int, "step": int, "train_loss": float, "held_out_loss": float}
@@ -34,7 +34,7 @@ def missing_runs(groups: Sequence[str], seeds: int, settings: Settings, out: Pat
 
     Other settings or another text than those of the runs in `out` raise ValueError, and so do damaged files.
     """
-    check_count("seeds", seeds)
+    check_whole("seeds", seeds, 1)
     for group in groups:
         _check_group(group)
     done = {run_of(row): row for row in _rows(out / "runs.csv", RUN_COLUMNS)}

@@ -3,7 +3,7 @@
 import math
 from dataclasses import asdict, dataclass
 
-from decoding_llama3.experiments.arguments import check_count
+from decoding_llama3.inference.arguments import check_real, check_whole
 
 CHOICES = {  # switch: what it can be set to, Llama 3's own part first
     "norm": ("RMSNorm", "LayerNorm", "none", "post-norm"),
@@ -57,12 +57,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("dim", "n_layers", "n_heads", "hidden_dim", "seq_len", "batch", "steps", "eval_every"):
-            check_count(name, getattr(self, name))
-        check_count("warmup", self.warmup, 0)
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"the learning rate is above 0 and finite, found {self.learning_rate}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"the weight decay is 0 or more and finite, found {self.weight_decay}")
+            check_whole(name, getattr(self, name), 1)
+        check_whole("warmup", self.warmup, 0)
+        check_real("the learning rate", self.learning_rate, "above 0 and finite", lambda rate: rate > 0)
+        check_real("the weight decay", self.weight_decay, "0 or more and finite", lambda decay: decay >= 0)
 
     def learning_rate_at(self, step: int) -> float:
         """Of a step, counted from 0."""

@@ -5,14 +5,15 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-from decoding_llama3.experiments.arguments import check_count, check_training_seed
 from decoding_llama3.experiments.corpus import Corpus
 from decoding_llama3.experiments.evaluation.compression import compressed_bits_per_byte, dictionary_bytes
 from decoding_llama3.experiments.evaluation.memorisation import check_prompts, draw_passages, memorised
 from decoding_llama3.experiments.evaluation.ngram import MAX_ORDER, ngram_bits_per_byte
 from decoding_llama3.experiments.evaluation.overlap import overlap
 from decoding_llama3.experiments.evaluation.tales import count_listed, sample_tales
+from decoding_llama3.experiments.seeds import check_run_seed
 from decoding_llama3.experiments.training.loss import bits_per_byte
+from decoding_llama3.inference.arguments import check_whole
 from decoding_llama3.inference.generator import generate
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
@@ -38,9 +39,9 @@ class EvaluationSettings:
 
     def __post_init__(self) -> None:
         for name in ("tales", "tale_tokens", "prompts", "prompt_tokens", "new_tokens", "batch"):
-            check_count(name, getattr(self, name))
-        check_count("seq_len", self.seq_len, 2)
-        check_training_seed(self.seed)
+            check_whole(name, getattr(self, name), 1)
+        check_whole("seq_len", self.seq_len, 2)
+        check_run_seed(self.seed)
 
 
 def evaluate(
@@ -56,7 +57,8 @@ def evaluate(
     `listed` is what `listed_words` makes of a list of words; without it the tales are not searched for any. Raises
     ValueError, before anything is measured, for texts, prompts or a temperature that cannot be measured with.
     """
-    s, texts = settings, {"training": corpus.files, "held_out": {"the held-out text": corpus.held_out}}
+    s = settings
+    texts = {"training": corpus.files, "held_out": {"the held-out text": corpus.held_out}}
     _check(model, tokenizer, texts, s)
     report("bits per byte of the model")
     nats, bits = bits_per_byte(model, tokenizer, corpus.held_out, min(s.seq_len, model.config.max_seq_len))
@@ -67,10 +69,9 @@ def evaluate(
     }
     report(f"{s.tales:,} tales")
     tales = sample_tales(model, tokenizer, s.tales, s.tale_tokens, s.temperature, s.top_p, s.seed, s.batch)
-    training, held_out = "".join(corpus.files.values()).encode(), corpus.held_out.encode()
     report("bits per byte of n-grams, gzip and xz")
-    orders = dict(enumerate(ngram_bits_per_byte(training, held_out), start=1))
-    measured = {"model": bits, "ngram": orders} | compressed_bits_per_byte(training, held_out)
+    training, held_out = "".join(corpus.files.values()).encode(), corpus.held_out.encode()
+    measured = {"model": bits} | _bits_without_a_model(training, held_out)
     report("word sequences that held-out text and tales share with the training text")
     return {
         "settings": asdict(s) | {"xz_dictionary_bytes": dictionary_bytes(training, held_out)},
@@ -83,6 +84,11 @@ def evaluate(
         "tales": {"listed": listed and count_listed(tales, listed), "overlap": overlap(tales, corpus.files)},
         "memorised": known,
     }
+
+
+def _bits_without_a_model(training: bytes, text: bytes) -> dict:
+    orders = dict(enumerate(ngram_bits_per_byte(training, text), start=1))
+    return {"ngram": orders} | compressed_bits_per_byte(training, text)
 
 
 def _check(

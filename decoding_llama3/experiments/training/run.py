@@ -15,7 +15,6 @@ import torch
 from safetensors import SafetensorError
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.experiments.arguments import check_count
 from decoding_llama3.experiments.corpus import Corpus, Windows, encode_all
 from decoding_llama3.experiments.files import make_folder, only_one, write_csv, write_json
 from decoding_llama3.experiments.learning import learn
@@ -27,6 +26,7 @@ from decoding_llama3.experiments.training.optimizers import initialize, make_opt
 from decoding_llama3.experiments.training.settings import TrainingSettings
 from decoding_llama3.experiments.training.state import ANOTHER, TrainingRun, load_state, save_state
 from decoding_llama3.experiments.training.vocabulary import train_tokenizer
+from decoding_llama3.inference.arguments import check_whole
 from decoding_llama3.inference.checkpoint.export import save_huggingface
 from decoding_llama3.inference.devices import check_device
 from decoding_llama3.tokenizer import Tokenizer
@@ -52,7 +52,7 @@ def train(
     another run and for one in which a run is under way; and at a step whose loss is not finite.
     """
     check_device(device)
-    check_count("save_every", save_every)
+    check_whole("save_every", save_every, 1)
     if settings.seq_len > config.max_seq_len:
         raise ValueError(
             f"sequences of {settings.seq_len} tokens do not fit the context of {config.max_seq_len}: shorten them"

@@ -1,12 +1,17 @@
 """What a training does: sizes, schedule, seed. Wrong settings are refused before anything begins."""
 
-import math
 import re
 from dataclasses import dataclass
 
-from decoding_llama3.experiments.arguments import check_count, check_training_seed
+from decoding_llama3.experiments.seeds import check_run_seed
+from decoding_llama3.inference.arguments import check_real, check_whole
 
 _WHOLE = {"steps": 1, "batch": 1, "seq_len": 16, "short_steps": 0, "warmup": 1}  # setting: the least it can be
+_REAL = (
+    ("learning_rate", "above 0 and finite", lambda rate: rate > 0),
+    ("decay", "a share of the steps, above 0 and at most 1", lambda share: 0 < share <= 1),
+    ("weight_decay", "0 or more and finite", lambda decay: decay >= 0),
+)
 
 
 @dataclass(frozen=True)
@@ -18,10 +23,9 @@ class Repeats:
     longest: int  # tokens until the sequence repeats, at most
 
     def __post_init__(self) -> None:
-        check_count("the first step of a phase of repeats", self.from_step, 0)
-        check_count("the longest repeated span", self.longest, 4)
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"a share of repeats is from 0 to 1, found {self.share}")
+        check_whole("the first step of a phase of repeats", self.from_step, 0)
+        check_whole("the longest repeated span", self.longest, 4)
+        check_real("a share of repeats", self.share, "from 0 to 1", lambda share: 0 <= share <= 1)
 
     @classmethod
     def parse(cls, text: str) -> tuple["Repeats", ...]:
@@ -59,15 +63,11 @@ class TrainingSettings:
     seed: int = 3
 
     def __post_init__(self) -> None:
-        for name, least in _WHOLE.items():
-            check_count(name, getattr(self, name), least)
-        check_training_seed(self.seed)
-        if not 0 < self.learning_rate < math.inf:
-            raise ValueError(f"the learning rate is above 0 and finite, found {self.learning_rate}")
-        if not 0 < self.decay <= 1:
-            raise ValueError(f"decay is a share of the steps, above 0 and at most 1, found {self.decay}")
-        if not 0 <= self.weight_decay < math.inf:
-            raise ValueError(f"the weight decay is 0 or more and finite, found {self.weight_decay}")
+        for name, least in _WHOLE.items():  # as Python's own numbers: those of numpy are no JSON
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), least))
+        object.__setattr__(self, "seed", check_run_seed(self.seed))
+        for name, expected, is_right in _REAL:
+            object.__setattr__(self, name, check_real(name, getattr(self, name), expected, is_right))
 
     @property
     def decay_start(self) -> float:
