@@ -39,11 +39,6 @@ def load(
     with waiting(f"loading {checkpoint}"):
         tokens_of = load_tokenizer(tokenizer or checkpoint, checkpoint)
         model = load_model(checkpoint, device, kind, quantize)
-    if model.config.vocab_size != tokens_of.n_vocab:
-        raise ValueError(
-            f"the tokenizer has {tokens_of.n_vocab} tokens, but the model's embedding has "
-            f"{model.config.vocab_size}: give the tokenizer of this model"
-        )
     how = name_of(kind) if quantize is None else f"{quantize}, computed in {name_of(kind)},"
     note(f"{checkpoint}: {how} on {device}")
     return model, tokens_of

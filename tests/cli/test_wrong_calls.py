@@ -51,15 +51,15 @@ CALLS = {
         (f"generate x --temperature 0 --seed {HUGE}", "a seed has at most 64 bits"),
         ("generate x --device gpu", "device 'gpu' cannot be used here"),
         ("generate x --device cuda:99", "device 'cuda:99' cannot be used here"),
-        ("generate x --device hpu", "hpu"),
+        ("generate x --device hpu", "device 'hpu' cannot be used here"),
         ("generate x --device cpu:x", "device 'cpu:x' cannot be used here"),
-        ("generate x --device meta", "load it on a device such as 'cpu'"),
+        ("generate x --device meta", "device 'meta' cannot be used here"),
         ("generate x --dtype int4", "dtype is one of float32, bfloat16, float16, found 'int4'"),
         ("generate x --dtype float64", "dtype is one of float32"),
         ("generate x --dtype ''", "dtype is one of float32"),
         ("generate x --quantize int2", "found 'int2'"),
         ("generate x --quantize INT8", "found 'INT8'"),
-        ("generate x --tokenizer llama3", "the tokenizer has 128256 tokens"),
+        ("generate x --tokenizer llama3", "has 128256 tokens, but the model in"),
         ("generate x --tokenizer {place}/none", "tokenizer"),
         ("generate x --tokenizer {place}/latin.txt", "latin.txt"),
         ("generate x no/such/folder", "no directory no/such/folder"),
@@ -82,7 +82,7 @@ CALLS = {
         (f"chat {LONG}", "name too long"),
         ("chat {place}/mine", "no tokenizer.model"),
         ("chat {place}/mine --tokenizer {place}/none", "tokenizer"),
-        ("chat {place}/mine --tokenizer llama3", "the tokenizer has 128256 tokens"),
+        ("chat {place}/mine --tokenizer llama3", "has 128256 tokens, but the model in"),
         ("chat {place}/mine --tokenizer tiny --tokens -1", "--tokens"),
         ("chat {place}/mine --tokenizer tiny --temperature -1", "--temperature"),
         ("chat {place}/mine --tokenizer tiny --temperature nan", "temperature"),
@@ -246,9 +246,13 @@ def _save_checkpoints(place: Path) -> None:
         ("huge", json.dumps(config | {"hidden_size": 12 * 2**58, "head_dim": None}).encode()),
         ("deep", b'{"a":' + b"[" * 100_000),
         ("utf16", json.dumps(config).encode("utf-16")),
+        ("rope_list", json.dumps(config | {"rope_scaling": [1]}).encode()),
     ):
         (place / name).mkdir()
         (place / name / "config.json").write_bytes(data)
+    numbers = {"dim": 64, "n_layers": 2, "n_heads": 4, "vocab_size": 131, "multiple_of": 0, "norm_eps": 1e-5}
+    (place / "multiple_of_0").mkdir()
+    (place / "multiple_of_0" / "params.json").write_text(json.dumps(numbers))
 
 
 def call(place: Path, line: str, stdin: bytes = b""):
@@ -271,6 +275,12 @@ def check(result, words: str) -> None:
 @pytest.mark.parametrize(("line", "words"), ALL, ids=lambda value: value[:70] if isinstance(value, str) else None)
 def test_a_wrong_call_ends_in_one_sentence_and_exit_code_2(place, line, words):
     check(call(place, line), words)
+
+
+@pytest.mark.parametrize("name", ["rope_list", "multiple_of_0"])
+@pytest.mark.parametrize("line", ["info {place}/%s", "generate x {place}/%s --tokenizer tiny"])
+def test_a_configuration_of_wrong_types_ends_in_a_sentence(place, line, name):
+    check(call(place, line % name), "")
 
 
 def test_the_table_has_wrong_calls_of_every_command():
