@@ -1,6 +1,6 @@
 """`python -m decoding_llama3` is the second spelling of the command `decoding-llama3`."""
 
-from decoding_llama3.cli.commands import app
+from decoding_llama3.cli import main
 
 if __name__ == "__main__":
-    app(prog_name="python -m decoding_llama3")
+    main("python -m decoding_llama3")

@@ -92,7 +92,9 @@ class Attention(nn.Module):
             k, v = cache.update(positions, k, v)
         return self.wo(self.attend(q, k, v, mask).transpose(1, 2).flatten(-2))
 
-    def split_heads(self, x: Float[Tensor, "batch seq features"]) -> Float[Tensor, "batch heads seq head_dim"]:
+    def split_heads(
+        self, x: Float[Tensor, "batch seq features"]
+    ) -> Float[Tensor, "batch heads seq head_dim"]:
         """Cut the features of each token into its heads, and give the heads an axis."""
         # -1, not n_heads: under tensor parallelism each rank holds a slice of the heads.
         return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)

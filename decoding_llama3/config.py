@@ -1,18 +1,20 @@
-"""Part 2 - configuration: every number that fixes the shape of a Llama 3 (Meta 2024, arXiv:2407.21783)."""
+"""Part 2 - configuration: every number that fixes a Llama 3 (Meta 2024, arXiv:2407.21783)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from os import PathLike
+from typing import Any
 
 import torch
 
+from decoding_llama3.config_files import add_unstated, read_huggingface, read_params_json
 from decoding_llama3.presets import PRESETS
 
 
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
-    """Long-context scaling of Llama 3.1 to 3.3 (see `rope.scale_frequencies`); the context is in tokens."""
+    """Long-context scaling of Llama 3.1 to 3.3, by `scale_frequencies`; context in tokens."""
 
     factor: float
     low_freq_factor: float = 1.0
@@ -20,19 +22,18 @@ class RopeScaling:
     original_context: int = 8192
 
     def __post_init__(self) -> None:
-        _check_positive(self)
-        if self.high_freq_factor <= self.low_freq_factor:
-            raise ValueError(
-                f"high_freq_factor {self.high_freq_factor} must exceed low_freq_factor {self.low_freq_factor}"
-            )
+        _check_fields(self)
+        low, high = self.low_freq_factor, self.high_freq_factor
+        if high <= low:
+            raise ValueError(f"high_freq_factor {high} must exceed low_freq_factor {low}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaConfig:
-    """Architecture of one model. Every instance is checked; wrong values raise ValueError, wrong types TypeError.
+    """Architecture of one model. Wrong values raise ValueError, wrong types TypeError.
 
-    Field names follow Meta's `params.json`, except `hidden_dim` (feed-forward width, given there by a rule,
-    see `ffn_hidden_dim`), `tie_embeddings` and `rope_scaling`. `max_seq_len` is the context in tokens.
+    Names follow Meta's `params.json`, which has no `tie_embeddings`, no `rope_scaling`, and a
+    rule for `hidden_dim`, the feed-forward width. `max_seq_len` is the context in tokens.
     """
 
     dim: int
@@ -48,40 +49,56 @@ class LlamaConfig:
     max_seq_len: int = 8192
 
     def __post_init__(self) -> None:
-        _check_positive(self)
+        _check_fields(self)
         if self.dim % self.n_heads:
-            raise ValueError(f"dim {self.dim} is not divisible by n_heads {self.n_heads}: heads share it evenly")
+            raise ValueError(f"dim {self.dim} is not divisible by n_heads {self.n_heads}")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(
                 f"n_heads {self.n_heads} is not divisible by n_kv_heads {self.n_kv_heads}: "
                 "every key/value head serves equally many query heads"
             )
         if self.head_dim % 2:
-            raise ValueError(
-                f"head_dim {self.head_dim} (dim / n_heads) is odd, but RoPE rotates pairs of features"
-            )
+            raise ValueError(f"head_dim {self.head_dim} is odd, but RoPE rotates its pairs")
 
     @classmethod
     def from_preset(cls, name: str) -> LlamaConfig:
         """One of `PRESETS`, for example "llama3-8b"."""
         if name not in PRESETS:
             raise ValueError(f"no preset is called {name!r}; there are {', '.join(PRESETS)}")
-        scaling = PRESETS[name]["rope_scaling"]
-        return cls(**PRESETS[name] | {"rope_scaling": scaling and RopeScaling(**scaling)})
+        return cls._from_numbers(PRESETS[name], f"the preset {name}")
 
     @classmethod
-    def from_params_json(cls, text_or_path: str | PathLike, vocab_size: int | None = None) -> LlamaConfig:
-        """Meta's `params.json`, as text or path; `vocab_size` replaces the -1 of Llama 2's files."""
-        from decoding_llama3.config_files import read_params_json  # it imports this file
+    def from_params_json(
+        cls,
+        text_or_path: str | PathLike,
+        vocab_size: int | None = None,
+        rope_scaling: RopeScaling | None = None,
+    ) -> LlamaConfig:
+        """Meta's `params.json`, as text or path; `vocab_size` replaces -1, 'not set', in it.
 
-        return read_params_json(text_or_path, vocab_size)
+        The file has no key for `rope_scaling`, `tie_embeddings`, `max_seq_len`: they are those
+        of the presets of the same widths, so a Llama 3.2 with added tokens keeps its factor 32.
+        A scaled RoPE of other widths raises ValueError, unless `rope_scaling` is passed.
+        """
+        stated, source = read_params_json(text_or_path, vocab_size)
+        rule = stated["dim"], stated["multiple_of"], stated["ffn_dim_multiplier"]
+        stated["hidden_dim"] = ffn_hidden_dim(*rule)
+        numbers = add_unstated(stated, rope_scaling, PRESETS, source)
+        return cls._from_numbers(numbers, source)
 
     @classmethod
     def from_huggingface(cls, text_or_path: str | PathLike) -> LlamaConfig:
         """Hugging Face's `config.json` of a Llama or Mistral, as text or path."""
-        from decoding_llama3.config_files import read_huggingface
+        return cls._from_numbers(*read_huggingface(text_or_path))
 
-        return read_huggingface(text_or_path)
+    @classmethod
+    def _from_numbers(cls, numbers: dict[str, Any], source: str) -> LlamaConfig:
+        scaling: Any = numbers["rope_scaling"]
+        try:
+            scaling = RopeScaling(**scaling) if isinstance(scaling, dict) else scaling
+            return cls(**{**numbers, "rope_scaling": scaling})
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from error
 
     @property
     def head_dim(self) -> int:
@@ -100,13 +117,19 @@ class LlamaConfig:
         vocabulary = self.vocab_size * self.dim * (1 if self.tie_embeddings else 2)
         return vocabulary + self.n_layers * layer + self.dim
 
-    def kv_cache_bytes(self, seq_len: int, batch: int = 1, dtype: torch.dtype = torch.bfloat16) -> int:
-        """Bytes of the keys and values of `seq_len` tokens in all layers, for `batch` sequences."""
-        return 2 * self.n_layers * self.n_kv_heads * self.head_dim * dtype.itemsize * seq_len * batch
+    def kv_cache_bytes(
+        self,
+        seq_len: int,
+        batch: int = 1,
+        dtype: torch.dtype = torch.bfloat16,
+    ) -> int:
+        """Bytes of keys and values of `seq_len` tokens, all layers, for `batch` sequences."""
+        bytes_per_token = 2 * self.n_layers * self.n_kv_heads * self.head_dim * dtype.itemsize
+        return bytes_per_token * seq_len * batch
 
 
 def ffn_hidden_dim(dim: int, multiple_of: int, multiplier: float | None = None) -> int:
-    """SwiGLU width by Meta's rule: 2/3 of 4 * dim, times `multiplier`, rounded up to `multiple_of`.
+    """SwiGLU width by Meta's rule: 2/3 of 4 dim, times `multiplier`, up to a `multiple_of`.
 
     Both products are cut to whole numbers before the next step, as in Meta's code.
     """
@@ -116,13 +139,16 @@ def ffn_hidden_dim(dim: int, multiple_of: int, multiplier: float | None = None) 
     return multiple_of * -(-hidden // multiple_of)
 
 
-def _check_positive(config: LlamaConfig | RopeScaling) -> None:
-    wanted = {"int": int, "float": (int, float), "bool": bool}
+def _check_fields(config: LlamaConfig | RopeScaling) -> None:
+    kinds = {"int": int, "float": int | float, "bool": bool}
+    largest = {"int": 2**28, "float": 10**15}  # torch can count the bytes of such a matrix
     for field in fields(config):
-        kind, value = wanted.get(field.type), getattr(config, field.name)
-        if kind is None:
-            continue
+        kind, value = (
+            kinds.get(str(field.type), RopeScaling | None),
+            getattr(config, field.name),
+        )
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise TypeError(f"{field.name} must be {field.type}, found {value!r}")
-        if kind is not bool and not 0 < value < float("inf"):
-            raise ValueError(f"{field.name} must be positive, found {value}")
+        if field.type in largest and not 0 < value <= largest[field.type]:
+            limit = f"at most {largest[field.type]:,}"
+            raise ValueError(f"{field.name} must be positive and {limit}, found {value}")

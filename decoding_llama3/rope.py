@@ -24,7 +24,9 @@ def rope_frequencies(
     return 1.0 / theta**exponents
 
 
-def scale_frequencies(freqs: Float[Tensor, " pairs"], scaling: RopeScaling) -> Float[Tensor, " pairs"]:
+def scale_frequencies(
+    freqs: Float[Tensor, " pairs"], scaling: RopeScaling
+) -> Float[Tensor, " pairs"]:
     """Llama 3.1 (arXiv:2407.21783): divide low frequencies by `factor`, keep high ones.
 
     Pairs that turn fewer than `low_freq_factor` times over the original context are low, more
@@ -36,7 +38,9 @@ def scale_frequencies(freqs: Float[Tensor, " pairs"], scaling: RopeScaling) -> F
     return keep * freqs + (1 - keep) * freqs / scaling.factor
 
 
-def rope_rotation(freqs: Float[Tensor, " pairs"], positions: Int[Tensor, " seq"]) -> Float[Tensor, "seq pairs 2"]:
+def rope_rotation(
+    freqs: Float[Tensor, " pairs"], positions: Int[Tensor, " seq"]
+) -> Float[Tensor, "seq pairs 2"]:
     """Cosine and sine of every angle position * frequency, in float32."""
     angles = torch.outer(positions.float(), freqs)
     return torch.stack((angles.cos(), angles.sin()), dim=-1)

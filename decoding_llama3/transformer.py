@@ -115,8 +115,12 @@ class Transformer(nn.Module):
             whole = torch.arange(tokens.shape[1], device=tokens.device)
             return whole if positions is None else positions, None
         if positions is None:
-            raise ValueError("caches came without positions: pass each token's absolute position")
+            raise ValueError(
+                "caches came without positions: pass each token's absolute position"
+            )
         if len(caches) != len(self.layers):
-            raise ValueError(f"found {len(caches)} caches for {len(self.layers)} layers: pass one each")
+            raise ValueError(
+                f"found {len(caches)} caches for {len(self.layers)} layers: pass one each"
+            )
         length = caches[0].keys.shape[2]
         return positions, causal_mask(positions, length) if tokens.shape[1] < length else None

@@ -15,7 +15,7 @@ from llama_models.llama3.chat_format import ChatFormat
 from llama_models.llama3.tokenizer import Tokenizer as MetaTokenizer
 
 import decoding_llama3 as dl
-from decoding_llama3.experiments.tokenizer_training import train_tokenizer
+from decoding_llama3.experiments.training.vocabulary import train_tokenizer
 from decoding_llama3.tokenizer import MAX_CHUNK, MAX_RUN
 
 META_FILE = Path(

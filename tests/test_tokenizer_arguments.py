@@ -6,7 +6,7 @@ import torch
 from llama_models.datatypes import RawMessage
 
 import decoding_llama3 as dl
-from decoding_llama3.inference.load import checkpoint_directory
+from decoding_llama3.inference.checkpoint.find import checkpoint_directory
 
 OURS = dl.load_tokenizer("llama3")
 IDS = [9906, 11, 1917, 0]

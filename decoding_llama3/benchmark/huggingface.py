@@ -1,33 +1,38 @@
-"""Hugging Face's model, driven as fast as it goes, for the benchmark to compare with.
+"""The baselines: Hugging Face's model, driven as fast as it goes.
 
 A plain loop of forward calls that asks for the logits of the last token only: each token takes less work than in
 its own `generate`. Eager with the cache that grows, or compiled with the cache of fixed length.
 """
 
-import importlib.metadata
+import dataclasses
 import inspect
 from os import PathLike
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from decoding_llama3.benchmark.measure import Engine, tensor_bytes
-from decoding_llama3.inference.load import read_config
+from decoding_llama3.benchmark.engines import Engine, Session
+from decoding_llama3.benchmark.machine import version
+from decoding_llama3.benchmark.work import tensor_bytes
+from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.checkpoint.find import read_config
 from decoding_llama3.inference.memory import check_memory
+
+BASELINES = {"huggingface-eager": {"compile": False}, "huggingface-compiled": {"compile": True}}
 
 
 def check_transformers() -> None:
     """Raise ValueError unless transformers 5 or newer is installed."""
-    try:
-        version = importlib.metadata.version("transformers")
-    except importlib.metadata.PackageNotFoundError:
+    found = version("transformers")
+    if found is None:
         raise ValueError(
             "the comparison with Hugging Face needs transformers: pip install 'decoding-llama3[test]'"
-        ) from None
-    if int(version.split(".")[0]) < 5:
+        )
+    if int(found.split(".")[0]) < 5:
         raise ValueError(
-            f"the comparison needs transformers 5 or newer, found {version}: pip install --upgrade transformers"
+            f"the comparison needs transformers 5 or newer, found {found}: pip install --upgrade transformers"
         )
 
 
@@ -37,44 +42,62 @@ def import_transformers() -> None:
     from transformers.models.llama import modeling_llama  # noqa: F401
 
 
-def huggingface_engine(
+def checkpoint_engine(
     path: str | PathLike, device: str | torch.device, dtype: torch.dtype, compile: bool
 ) -> Engine:
-    """The model that transformers reads from a Hugging Face directory.
-
-    With `compile`, a prompt stays eager and the step of one token is compiled as a whole, anew for each length
-    of cache: exact lengths are its fastest.
-    """
-    from transformers import AutoModelForCausalLM, DynamicCache, StaticCache
+    """The model that transformers reads from a Hugging Face directory; ValueError where memory is too small."""
+    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     check_memory(read_config(path), device, dtype)
     logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa").to(device).eval()
+    model: Any = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="sdpa")
+    return _engine(model.to(device).eval(), compile)
+
+
+def random_engine(config: LlamaConfig, device: str | torch.device, dtype: torch.dtype, compile: bool) -> Engine:
+    """transformers' model of that shape with random weights of its own, made where they are to be."""
+    from transformers import AutoModelForCausalLM
+
+    check_memory(config, device, dtype)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(
+            _transformers_config(config), dtype=dtype, attn_implementation="sdpa"
+        )
+    return _engine(model.eval(), compile)
+
+
+def _engine(model: Any, compile: bool) -> Engine:
+    """With `compile`, a prompt stays eager and the step of one token is compiled as a whole.
+
+    It is compiled anew for each length of cache: exact lengths are its fastest.
+    """
+    from transformers import DynamicCache, StaticCache
+
     step, caches = model.forward, {}
     if compile:
         # Each cache is a graph of its own, and more graphs than this are an error.
         torch._dynamo.config.recompile_limit = 64
-        mode = "reduce-overhead" if torch.device(device).type == "cuda" else None
+        mode = "reduce-overhead" if model.device.type == "cuda" else None
         step = torch.compile(model.forward, fullgraph=True, dynamic=False, mode=mode)
 
     @torch.inference_mode()
-    def start(context: int, more: int) -> _Text:
+    def start(context: int, max_new: int) -> Session:
         if not compile:
-            return _Text(model, step, DynamicCache(config=model.config), context)
-        length = context + more
+            return _Session(model, step, DynamicCache(config=model.config), context)
+        length = context + max_new
         if length in caches:
             caches[length].reset()  # and keeps its graph
         else:
             caches[length] = StaticCache(config=model.config, max_cache_len=length)
-        return _Text(model, step, caches[length], context)
+        return _Session(model, step, caches[length], context)
 
     return Engine(start, tensor_bytes(model.model.layers, model.model.norm, model.lm_head))
 
 
-class _Text:
-    def __init__(self, model, step, cache, context: int) -> None:
-        self.model, self.step, self.cache, self.n_read = model, step, cache, context
+class _Session:
+    def __init__(self, model: Any, step: Any, cache: Any, context: int) -> None:
+        self.model, self.step, self.cache, self.n_past = model, step, cache, context
         # transformers 5.24 renamed the argument.
         named = inspect.signature(model.forward).parameters
         self.cache_name = "cache" if "cache" in named else "past_key_values"
@@ -87,7 +110,30 @@ class _Text:
     @torch.inference_mode()
     def read(self, tokens: Int[Tensor, "1 seq"]) -> Float[Tensor, " vocab"]:
         """Logits after the last of `tokens`, which continue what was read before."""
-        forward = self.step if self.n_read and tokens.shape[1] == 1 else self.model.forward
-        self.n_read += tokens.shape[1]
+        forward = self.step if self.n_past and tokens.shape[1] == 1 else self.model.forward
+        self.n_past += tokens.shape[1]
         named = {self.cache_name: self.cache}
         return forward(tokens, use_cache=True, logits_to_keep=1, **named).logits[0, -1].float()
+
+
+def _transformers_config(config: LlamaConfig) -> Any:
+    from transformers import LlamaConfig as TransformersConfig
+
+    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if config.rope_scaling is not None:
+        scaling = dataclasses.asdict(config.rope_scaling)
+        scaling["original_max_position_embeddings"] = scaling.pop("original_context")
+        rope |= scaling | {"rope_type": "llama3"}
+    return TransformersConfig(
+        hidden_size=config.dim,
+        num_hidden_layers=config.n_layers,
+        num_attention_heads=config.n_heads,
+        num_key_value_heads=config.n_kv_heads,
+        head_dim=config.head_dim,
+        intermediate_size=config.hidden_dim,
+        vocab_size=config.vocab_size,
+        max_position_embeddings=config.max_seq_len,
+        rms_norm_eps=config.norm_eps,
+        rope_parameters=rope,
+        tie_word_embeddings=config.tie_embeddings,
+    )

@@ -1,9 +1,6 @@
-"""The text that a tiny model learns from: any folder of .txt, one paragraph a line."""
+"""The text that a tiny model learns from: any folder of .txt, one paragraph per line."""
 
-import csv
 import hashlib
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,16 +9,16 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from decoding_llama3.experiments.files import read_text
 from decoding_llama3.inspect.heads import repeated_random_tokens
 from decoding_llama3.tokenizer import N_SPECIAL, Tokenizer
 
-_NOTE = re.compile(r"\[.*\]|\(.*\)|Note: .*")
 UNSCORED = -100  # a target that cross_entropy leaves out
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """A folder of .txt, one paragraph a line. The held-out file is seen by neither tokenizer nor model."""
+    """A folder of .txt, one paragraph per line. The held-out file is seen by neither tokenizer nor model."""
 
     files: dict[str, str]  # name: text
     held_out: str
@@ -29,19 +26,26 @@ class Corpus:
 
     @classmethod
     def read(cls, folder: Path, held_out: str) -> "Corpus":
-        files = {path.name: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.txt"))}
+        """All .txt files of a folder; raises ValueError where they are not UTF-8, empty, or too few."""
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}: give one with .txt files")
+        files = {path.name: read_text(path) for path in sorted(folder.glob("*.txt"))}
         if held_out not in files or len(files) < 2:
             raise ValueError(
                 f"{folder} has {len(files)} .txt files and {'a' if held_out in files else 'no'} {held_out}: "
                 "name one file as held out and leave at least one to train on"
             )
         text = files.pop(held_out)
+        if not any(map(str.strip, files.values())):
+            raise ValueError(
+                f"the {len(files)} files of {folder} beside {held_out} are empty: give text to train on"
+            )
         digest = hashlib.sha256("".join(files.values()).encode()).hexdigest()
         return cls(files, text, digest)
 
 
 class Windows:
-    """Sequences of `seq_len` tokens that start at a paragraph, each behind a begin-of-text token, in random order.
+    """Sequences of `seq_len` tokens that start at a paragraph, each after a begin-of-text token, in random order.
 
     Batch `step` depends on seed and step alone, so that a resumed run sees what an unbroken one would.
     """
@@ -86,10 +90,10 @@ def encode_all(tokenizer: Tokenizer, texts: list[str]) -> Int[Tensor, " tokens"]
 def repeated_span(
     tokenizer: Tokenizer, seq_len: int, longest: int, generator: torch.Generator
 ) -> tuple[Int[Tensor, " seq"], Int[Tensor, " seq"]]:
-    """Inputs and targets of one sequence of random words that says itself again and again.
+    """Inputs and targets of one sequence of random tokens that are repeated.
 
     A span of 4 to `longest` random tokens of two bytes and more (of at most half the sequence), no token twice,
-    repeated to the end. Targets that nothing foretells, those of the first span and the first token after it, are
+    repeated to the end. Targets that nothing predicts, those of the first span and the first token after it, are
     UNSCORED.
     """
     ids = range(256, tokenizer.n_vocab - N_SPECIAL)
@@ -100,46 +104,3 @@ def repeated_span(
     targets = tokens[1:].clone()
     targets[: period + 1] = UNSCORED
     return tokens[:-1], targets
-
-
-def prepare(folder: Path, out: Path, ranges: Path, words: Path) -> Iterator[tuple[str, int, int, int]]:
-    """Cut and screen the files that `ranges` lists; yield the file, its lines kept, notes and listed ones removed.
-
-    `ranges` is a CSV with columns file, first, last: the lines to keep, counted from 1, ends included. Of those
-    go the notes (in brackets as a whole, or behind "Note:"), and the lines with an entry of `words`, a file of one
-    word or phrase a line (whole words, in capitals or not).
-    """
-    if not ranges.is_file():
-        raise ValueError(f"there is no file {ranges}: give a CSV with columns file, first, last")
-    with ranges.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not {"file", "first", "last"} <= rows[0].keys():
-        raise ValueError(f"{ranges} has no columns file, first, last: list in it which lines of each file to keep")
-    listed = listed_words(words)
-    missing = [row["file"] for row in rows if not (folder / row["file"]).is_file()]
-    if missing:
-        raise ValueError(f"{folder} lacks {missing[0]}, which {ranges} lists: give the folder of all listed files")
-    out.mkdir(parents=True, exist_ok=True)
-    for row in rows:
-        lines = (folder / row["file"]).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-        first, last = int(row["first"]), int(row["last"])
-        if not 1 <= first <= last <= len(lines):
-            raise ValueError(
-                f"{ranges} keeps lines {first} to {last} of {row['file']}, which has {len(lines)}: "
-                "give the lines of this file"
-            )
-        tales = [line for line in lines[first - 1 : last] if not _NOTE.fullmatch(line)]
-        kept = [line for line in tales if not listed.search(line)]
-        (out / row["file"]).write_text("\n".join(kept) + "\n", encoding="utf-8")
-        yield row["file"], len(kept), last - first + 1 - len(tales), len(tales) - len(kept)
-
-
-def listed_words(path: Path) -> re.Pattern:
-    """Matches the entries of a file with one word or phrase a line: whole words, in capitals or not."""
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}: give a file with one word or phrase a line")
-    entries = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    if not entries:
-        raise ValueError(f"{path} lists no words: give a file with one word or phrase a line")
-    patterns = (r"\s+".join(map(re.escape, entry.split())) for entry in entries)
-    return re.compile(rf"(?<!\w)(?:{'|'.join(patterns)})(?!\w)", re.IGNORECASE)

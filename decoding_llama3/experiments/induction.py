@@ -1,7 +1,7 @@
-"""Two blocks of attention alone, and random letters said again: a circuit that copies forms while one watches.
+"""Two blocks of attention alone, and random letters repeated: a circuit that copies forms while one watches.
 
 Induction heads: Olsson et al. 2022, arXiv:2209.11895. How far apart the copies are differs from row to row; with
-one fixed distance a single block succeeds, by looking back so many tokens.
+one fixed distance a single block succeeds, by looking back that many tokens.
 """
 
 from collections.abc import Iterator
@@ -13,6 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from decoding_llama3.config import LlamaConfig
+from decoding_llama3.experiments.learning import learn
+from decoding_llama3.inference.parts import with_parts
 from decoding_llama3.transformer import Transformer
 
 LETTERS = 24
@@ -22,21 +24,21 @@ PERIODS = range(5, 15)  # after how many tokens a row begins again
 
 @dataclass(frozen=True)
 class Moment:
-    """After `step` steps: loss of what can be foreseen, in nats a token, and the share foreseen rightly."""
+    """After `step` steps: loss of what can be predicted, in nats per token, and the share predicted rightly."""
 
     step: int
     loss: float
     accuracy: float
 
 
-class Nothing(nn.Module):
-    """A feed-forward network that adds nothing."""
+class ZeroFeedForward(nn.Module):
+    """A feed-forward network that adds nothing to the stream."""
 
     def forward(self, x: Float[Tensor, "*batch dim"]) -> Float[Tensor, "*batch dim"]:
         return torch.zeros_like(x)
 
 
-def build(n_layers: int, seed: int = 0) -> Transformer:
+def build_copier(n_layers: int, seed: int = 0) -> Transformer:
     """A Llama of `n_layers` blocks without feed-forward, 64 wide, two heads each, ready to be trained."""
     config = replace(
         LlamaConfig.from_preset("tiny"),
@@ -48,14 +50,13 @@ def build(n_layers: int, seed: int = 0) -> Transformer:
         vocab_size=LETTERS,
         tie_embeddings=False,
     )
-    model, generator = Transformer(config), torch.Generator().manual_seed(seed)
-    for layer in model.layers:
-        layer.feed_forward = Nothing()
+    model = with_parts(Transformer(config), feed_forward=lambda config: ZeroFeedForward(), new_weights=True)
+    generator = torch.Generator().manual_seed(seed)  # of the CPU: the same weights on every device
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if weight.dim() == 2:
                 std = 0.5 if name == "tok_embeddings.weight" else weight.shape[1] ** -0.5
-                weight.normal_(std=std, generator=generator)
+                weight.copy_(torch.empty(weight.shape, device="cpu").normal_(std=std, generator=generator))
     return model
 
 
@@ -72,30 +73,39 @@ def rows_of_repeats(
 def losses(
     model: Transformer, tokens: Int[Tensor, "batch seq"], periods: Int[Tensor, " batch"]
 ) -> tuple[Float[Tensor, ""], float]:
-    """Mean loss of the letters that repeat what was there, and the share of them that was foreseen."""
+    """Mean loss of the letters that repeat what was there, and the share of them that was predicted."""
     logits, targets = model(tokens)[:, :-1], tokens[:, 1:]
-    foreseeable = torch.arange(1, tokens.shape[1]) > periods[:, None]  # the letter before is a repeat, too
-    right = (logits.argmax(dim=-1) == targets)[foreseeable].float().mean().item()
-    return F.cross_entropy(logits[foreseeable], targets[foreseeable]), right
+    places = torch.arange(1, tokens.shape[1], device=tokens.device)
+    predictable = places > periods[:, None]  # the letter before is a repeat, too
+    right = (logits.argmax(dim=-1) == targets)[predictable].float().mean().item()
+    return F.cross_entropy(logits[predictable], targets[predictable]), right
 
 
-@torch.enable_grad()
-def train(model: Transformer, steps: int = 300, seed: int = 0, periods: range = PERIODS) -> Iterator[Moment]:
-    """Train `model`, a moment every tenth step. Rows and result depend on the seed alone, on one machine."""
+def train_copier(
+    model: Transformer, steps: int = 300, seed: int = 0, periods: range = PERIODS
+) -> Iterator[Moment]:
+    """Train `model`, a moment at every tenth step. Rows and result depend on the seed alone, on one machine."""
     generator = torch.Generator().manual_seed(seed)
     model.requires_grad_(True)
+    device = model.output.weight.device
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98), weight_decay=0.01)
     for step in range(1, steps + 1):
-        tokens, drawn = rows_of_repeats(48, generator, periods)
-        loss, accuracy = losses(model, tokens, drawn)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        tokens, drawn = (part.to(device) for part in rows_of_repeats(48, generator, periods))
+        shares = []
+
+        def loss(tokens: Tensor = tokens, drawn: Tensor = drawn, shares: list[float] = shares) -> Tensor:
+            mean, share = losses(model, tokens, drawn)
+            shares.append(share)
+            return mean
+
+        value = learn(model, [optimizer], loss, clip=None)
         if step % 10 == 0 or step == 1:
-            yield Moment(step, loss.item(), accuracy)
+            yield Moment(step, value, shares[0])
 
 
 @torch.no_grad()
 def accuracy(model: Transformer, periods: range = PERIODS, seq: int = SEQ) -> float:
-    """The share of foreseeable letters that are foreseen, on new rows."""
-    return losses(model, *rows_of_repeats(256, torch.Generator().manual_seed(99), periods, seq))[1]
+    """The share of predictable letters that are predicted, on new rows."""
+    device = next((weight.device for weight in model.parameters()), "cpu")
+    rows = rows_of_repeats(256, torch.Generator().manual_seed(99), periods, seq)
+    return losses(model, *(part.to(device) for part in rows))[1]

@@ -1,13 +1,15 @@
-"""Snapshots of a training run, in one byte a weight: small enough to keep a handful and watch a model learn."""
+"""Snapshots of a training run, in one byte per weight: small enough to keep a handful and watch a model learn."""
 
-import os
+import re
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.load import checkpoint_directory
+from decoding_llama3.experiments.files import make_folder, write_whole
+from decoding_llama3.inference.checkpoint.find import checkpoint_directory
 from decoding_llama3.inference.quantize import quantize_rows
 from decoding_llama3.transformer import Transformer
 
@@ -20,24 +22,25 @@ def save_snapshot(model: Transformer, folder: Path, step: int) -> Path:
             tensors[name] = weight.cpu()
         elif not (model.config.tie_embeddings and name == "output.weight"):
             tensors[name], tensors[f"{name}.scale"] = (part.cpu() for part in quantize_rows(weight))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / f"step-{step}.safetensors"
-    fresh = path.with_suffix(".new")
-    save_file(tensors, fresh)
-    os.replace(fresh, path)
+    write_whole(path, lambda fresh: save_file(tensors, fresh))
     return path
 
 
 def snapshots(folder: Path | None = None) -> dict[int, Path]:
     """The snapshots of a run, by step; without `folder`, those of tiny that come with the package."""
     folder = checkpoint_directory("tiny") / "snapshots" if folder is None else folder
-    found = {int(path.stem.removeprefix("step-")): path for path in folder.glob("step-*.safetensors")}
-    return dict(sorted(found.items()))
+    files = ((re.fullmatch(r"step-([0-9]+)", path.stem), path) for path in folder.glob("step-*.safetensors"))
+    return dict(sorted((int(name[1]), path) for name, path in files if name))
 
 
 def load_snapshot(path: Path, config: LlamaConfig) -> Transformer:
-    """The model of a snapshot, in float32; a `config` of another model raises ValueError."""
-    tensors = load_file(path)
+    """The model of a snapshot, in float32; a `config` of another model, or a damaged file, raises ValueError."""
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read as a snapshot ({error}): take another one") from error
     with torch.device("meta"):
         model = Transformer(config)
     state = {name: weight.float() for name, weight in tensors.items() if not name.endswith(".scale")}

@@ -2,6 +2,8 @@
 
 import torch
 
+BFLOAT16_FROM = (8, 0)  # capability; below, torch.cuda.is_bf16_supported() says yes too, and emulates it slowly
+
 
 def best_device() -> str:
     """cuda, else mps, else cpu."""
@@ -11,8 +13,12 @@ def best_device() -> str:
 
 
 def check_device(device: str | torch.device) -> None:
-    """Raise ValueError, with the devices that there are, if tensors cannot be made on `device`."""
+    """Raise ValueError, with the devices that there are, if no model can run on `device`, or TypeError."""
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"device is a string such as 'cpu' or 'cuda:0', or a torch.device, found {device!r}")
     try:
+        if str(device).partition(":")[0] not in ("cpu", "cuda", "mps", "xpu"):
+            raise NotImplementedError("models run on cpu, cuda, mps and xpu")
         torch.empty(0, device=torch.device(device))
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         found = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
@@ -24,11 +30,17 @@ def check_device(device: str | torch.device) -> None:
 
 
 def choose_dtype(device: str | torch.device) -> torch.dtype:
-    """float32 on CPU; on a GPU bfloat16, or float16 on cards below capability 8.0, which lack it."""
+    """What `device` computes in best: see `native_dtype`. A device that cannot be used raises ValueError."""
     check_device(device)
     kind = torch.device(device).type
+    return native_dtype(kind, torch.cuda.get_device_capability(device) if kind == "cuda" else None)
+
+
+def native_dtype(kind: str, capability: tuple[int, int] | None = None) -> torch.dtype:
+    """float32 on a CPU; on a GPU bfloat16, or float16 where the `capability` of a CUDA card is below 8.0.
+
+    A CPU keeps float32 even where it has instructions for bfloat16: with them a result depends on the machine.
+    """
     if kind == "cpu":
         return torch.float32
-    if kind == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0):
-        return torch.bfloat16
-    return torch.float16
+    return torch.bfloat16 if kind == "cuda" and (capability or (0, 0)) >= BFLOAT16_FROM else torch.float16

@@ -101,7 +101,7 @@ class Generator:
         seed = check_seed(seed)
         draws = None if seed is None else torch.Generator(self._device).manual_seed(seed)
         choose = partial(sample, temperature=float(temperature), top_p=float(top_p), generator=draws)
-        room = config.max_seq_len - len(prompt) + 1  # the last token is shown but never read
+        room = config.max_seq_len - len(prompt) + 1  # the last token is quoted but never read
         return self._generate(prompt, min(n_tokens, room), choose, stops, keep)
 
     def read(self, tokens: Int[Tensor, "1 seq"]) -> Float[Tensor, " vocab"]:

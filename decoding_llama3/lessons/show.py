@@ -18,10 +18,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+from decoding_llama3.inference.checkpoint.find import read_config
 from decoding_llama3.inference.data import data_directory
 from decoding_llama3.inference.devices import choose_dtype
-from decoding_llama3.inference.load import load_model, read_config
-from decoding_llama3.inference.memory import free_bytes, needed_bytes
+from decoding_llama3.inference.load import load_model
+from decoding_llama3.inference.memory import choose_fit
 from decoding_llama3.inference.tokenizer_files import load_tokenizer
 from decoding_llama3.lessons.fonts import drawable, readable
 from decoding_llama3.lessons.style import use_style
@@ -112,7 +113,7 @@ def token_strings(ids: Int[Tensor, "*any"], tokenizer: Tokenizer) -> list[str]:
 
 
 def common_words(tokenizer: Tokenizer, most: int = 3000) -> list[int]:
-    """Ids of the words, or their beginnings, learned first: a space and ASCII letters; `most` of them at most."""
+    """Ids of the words, or their beginnings, learned first: a space and ASCII letters; `most` at most."""
     texts = {token: tokenizer.decode([token]) for token in range(256, tokenizer.bos_id)}
     return [t for t, text in texts.items() if text[0] == " " and text[1:].isalpha() and text.isascii()][:most]
 
@@ -121,17 +122,17 @@ def real_model(checkpoint: str = "") -> tuple[Transformer, Tokenizer] | None:
     """The model and tokenizer of a checkpoint's directory, or of DECODING_LLAMA3_CHECKPOINT; without one, None.
 
     On a GPU if there is one, in int8 if it fits in no wider way. Says what runs where, or what to set.
+    A model that fits in no way raises ValueError.
     """
     path = checkpoint or os.environ.get("DECODING_LLAMA3_CHECKPOINT", "")
     if not path:
         print("to see this on a real model, set DECODING_LLAMA3_CHECKPOINT to the directory of its checkpoint")
         return None
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    config, dtype = read_config(path), choose_dtype(device)
-    quantize = None if needed_bytes(config, dtype) <= free_bytes(device) else "int8"
-    model = load_model(path, device=device, dtype=dtype, quantize=quantize)
-    kind = quantize or str(dtype).removeprefix("torch.")
-    print(f"{path} ({config.n_params:,} parameters) on {device} in {kind}")
+    config = read_config(path)
+    fit = choose_fit(config, device)
+    model = load_model(path, device=device, dtype=fit.dtype, quantize=fit.quantize)
+    print(f"{path} ({config.n_params:,} parameters) on {device} in {fit}")
     return model, load_tokenizer(path)
 
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import itertools
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,22 @@ from typer.testing import CliRunner
 
 from decoding_llama3.cli.commands import app
 from decoding_llama3.experiments import ablation
-from decoding_llama3.experiments.ablation import GROUPS, Point, Run, Settings, Text, Variant, build, compare
+from decoding_llama3.experiments.ablation import (
+    GROUPS,
+    LossPoint,
+    Run,
+    Settings,
+    Text,
+    Variant,
+    build_variant,
+    compare,
+    statistics,
+    store,
+)
+from decoding_llama3.experiments.ablation import lab as lab_file
+from decoding_llama3.experiments.ablation import run as run_file
+from decoding_llama3.experiments.ablation import text as text_file
+from decoding_llama3.experiments.ablation.parts import sinusoidal_table
 from decoding_llama3.inference.data import data_directory
 from decoding_llama3.lessons.figures.ablation import draw_curves, spread
 from decoding_llama3.lessons.style import use_style
@@ -29,7 +45,7 @@ def _one_thread():
 
 
 def make(settings: Settings = SMALL, seed: int = 1, **switches):
-    return build(Variant(**switches), seed, VOCABULARY, settings)
+    return build_variant(Variant(**switches), seed, VOCABULARY, settings)
 
 
 def inputs(model, batch: int = 2, seq: int = 7):
@@ -61,9 +77,9 @@ def test_an_unknown_value_is_told_with_the_choices(switch):
 
 @pytest.mark.parametrize(("group", "name"), VARIANTS)
 def test_every_variant_runs_and_every_weight_learns(group, name):
-    model = build(GROUPS[group][name], 1, VOCABULARY, SMALL)
+    model = build_variant(GROUPS[group][name], 1, VOCABULARY, SMALL)
     tokens = torch.randint(VOCABULARY, (3, 7))
-    ablation.loss_of(model, tokens).backward()
+    ablation.mean_loss(model, tokens).backward()
     assert model(tokens).shape == (3, 7, VOCABULARY)
     assert all(weight.grad.abs().max() > 0 for weight in model.parameters())
 
@@ -135,7 +151,7 @@ def test_only_rope_turns_queries_and_keys():
 
 
 def test_sinusoids_are_those_of_the_paper():
-    table = ablation.sinusoidal_table(70, 24)
+    table = sinusoidal_table(70, 24)
     for t, i in itertools.product((0, 1, 13, 69), range(12)):
         angle = t / 10_000 ** (2 * i / 24)
         assert table[t, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-6)
@@ -150,7 +166,7 @@ def test_position_vectors_are_added_as_loud_as_the_tokens(position):
     torch.testing.assert_close(added[0], added[1])
     assert added.square().mean().sqrt().item() == pytest.approx(0.02, rel=0.15)
     if position == "sinusoidal":
-        torch.testing.assert_close(added[0], 0.02 * math.sqrt(2) * ablation.sinusoidal_table(6, 24))
+        torch.testing.assert_close(added[0], 0.02 * math.sqrt(2) * sinusoidal_table(6, 24))
     learned = "tok_embeddings.positions" in dict(model.named_parameters())
     assert learned == (position == "learned")
 
@@ -220,7 +236,7 @@ def test_tied_embeddings_are_one_parameter_whatever_else_is_swapped(position):
 
 @pytest.mark.parametrize(("group", "name"), VARIANTS)
 def test_weights_of_the_same_name_and_shape_are_the_same_at_the_start(group, name):
-    llama, model = make(), build(GROUPS[group][name], 1, VOCABULARY, SMALL)
+    llama, model = make(), build_variant(GROUPS[group][name], 1, VOCABULARY, SMALL)
     own = dict(model.named_parameters())
     alike = [n for n, weight in llama.named_parameters() if n in own and own[n].shape == weight.shape]
     assert len(alike) >= 10
@@ -232,7 +248,7 @@ def test_weights_of_the_same_name_and_shape_are_the_same_at_the_start(group, nam
 @pytest.mark.parametrize(("group", "name"), VARIANTS)
 def test_no_two_matrices_start_with_the_same_numbers(group, name):
     """Drawn from one stream twice, a variant's own matrices would repeat some that it shares with Llama 3."""
-    model = build(GROUPS[group][name], 1, 96, Settings())
+    model = build_variant(GROUPS[group][name], 1, 96, Settings())
     weights = {name: weight for name, weight in model.named_parameters() if weight.dim() == 2}
     stds = [0.01 if name.endswith(("wo.weight", "w_down.weight")) else 0.02 for name in weights]
     drawn = torch.cat([(weight / std).flatten() for weight, std in zip(weights.values(), stds, strict=True)])
@@ -278,12 +294,24 @@ def test_a_notebook_without_gradients_keeps_its_settings_and_the_model_learns():
     assert curve[-1].held_out_loss < math.log(96) - 0.8
 
 
+@pytest.mark.parametrize("position", GROUPS["position"])
+def test_the_characters_go_to_the_models_device(position, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "lessons")
+    from another_device import PretendingMode, send_away
+
+    text = Text.of_python()
+    monkeypatch.setattr(run_file, "learn", lambda model, optimizers, loss, rate: loss().item())
+    with PretendingMode():
+        model = send_away(build_variant(Variant(position=position), 1, len(text.vocabulary), SMALL))
+        assert [p.step for p in ablation.train_model(model, text, 1, SMALL)] == [2, 4]
+
+
 def test_the_loss_is_that_of_the_next_character():
     model = randomize(make())
     windows = torch.randint(VOCABULARY, (5, 8))
     logits = model(windows[:, :7]).log_softmax(-1)
     chosen = [logits[row, i, windows[row, i + 1]] for row in range(5) for i in range(7)]
-    assert ablation.loss_of(model, windows).item() == pytest.approx(-sum(chosen).item() / 35, rel=1e-5)
+    assert ablation.mean_loss(model, windows).item() == pytest.approx(-sum(chosen).item() / 35, rel=1e-5)
 
 
 def test_the_learning_rate_warms_up_and_falls_to_a_tenth():
@@ -301,7 +329,7 @@ def library(tmp_path, monkeypatch):
     for name, text in {"a": "aab" * 10, "b": "é" * 50, "c": "bcb" * 10, "d": "dde" * 10, "e": "fff" * 10}.items():
         (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
     (tmp_path / "z.txt").write_text("zzz" * 10)
-    monkeypatch.setattr(ablation.sysconfig, "get_path", {"stdlib": str(tmp_path)}.get)
+    monkeypatch.setattr(text_file.sysconfig, "get_path", {"stdlib": str(tmp_path)}.get)
     return tmp_path
 
 
@@ -359,8 +387,8 @@ def test_what_is_written_is_what_was_trained(tmp_path):
 
 
 def test_nothing_runs_twice(tmp_path, monkeypatch):
-    trained, finish = [], ablation._finish
-    monkeypatch.setattr(ablation, "_finish", lambda work: trained.append(work[0]) or finish(work))
+    trained, finish = [], lab_file._finish
+    monkeypatch.setattr(lab_file, "_finish", lambda work: trained.append(work[0]) or finish(work))
     list(lab(["tying"], tmp_path / "whole", seeds=2))
     stopped = lab(["tying"], tmp_path / "stopped", seeds=2)
     list(itertools.islice(stopped, 3))
@@ -376,14 +404,14 @@ def test_nothing_runs_twice(tmp_path, monkeypatch):
 
 
 def test_a_kill_between_the_two_files_doubles_no_point(tmp_path, monkeypatch):
-    replace = ablation._replace
+    replace = store.write_csv
 
     def killed(path, rows):
         if path.name == "runs.csv":
             raise KeyboardInterrupt
         replace(path, rows)
 
-    monkeypatch.setattr(ablation, "_replace", killed)
+    monkeypatch.setattr(store, "write_csv", killed)
     with pytest.raises(KeyboardInterrupt):
         list(lab(["tying"], tmp_path, seeds=1))
     monkeypatch.undo()
@@ -418,10 +446,88 @@ def test_other_settings_do_not_mix(tmp_path):
         lab(["tying"], tmp_path, settings=dataclasses.replace(SMALL, steps=6))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"steps": 0}, "steps must be 1 or more, found 0"),
+        ({"eval_every": 0}, "eval_every must be 1 or more, found 0"),
+        ({"batch": 1.5}, "batch is a whole number, found 1.5"),
+        ({"warmup": -1}, "warmup must be 0 or more, found -1"),
+        ({"learning_rate": math.nan}, "the learning rate must be above 0 and finite, found nan"),
+        ({"weight_decay": -1.0}, "the weight decay must be 0 or more and finite, found -1.0"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        dataclasses.replace(SMALL, **wrong)
+
+
+def test_numbers_of_runs_are_checked_before_the_first(tmp_path):
+    with pytest.raises(ValueError, match="seeds must be 1 or more, found 0"):
+        ablation.missing_runs(["tying"], 0, SMALL, tmp_path)
+    with pytest.raises(ValueError, match="jobs must be 1 or more, found 0"):
+        ablation.run_lab([], SMALL, tmp_path, jobs=0)
+    with pytest.raises(ValueError, match="the seed must be 0 or more, found -1"):
+        ablation.train_variant(Variant(), -1, SMALL)
+
+
+def test_an_out_that_is_a_file_is_refused_before_the_first_run(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(ValueError, match=r"the folder .*out cannot be made \(it is a file\): give another --out"):
+        lab(["tying"], tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "words"),
+    [
+        ("runs.csv", "seed", "sead", r"runs\.csv lacks the columns seed"),
+        ("runs.csv", "scale,none,0", "scale,none,x", r"line 3 of .*runs\.csv has 'x' for seed: "),
+        ("runs.csv", "scale,none,0", "scale,none", r"line 3 of .*runs\.csv has another number of fields"),
+        ("scale.csv", "none,0,4", "none,0,four", r"line 3 of .*scale\.csv has 'four' for step"),
+        (
+            "scale.csv",
+            "none,0,4",
+            "some,0,4",
+            r"scale\.csv has a variant 'some'; there are 1/sqrt\(head_dim\), none",
+        ),
+        ("llama3.csv", "Llama 3", "Llama\xff", r"llama3\.csv is not UTF-8 at byte"),
+    ],
+)
+def test_a_damaged_file_of_runs_is_named(name, old, new, words, tmp_path):
+    list(lab(["scale"], tmp_path, seeds=1))
+    text = (tmp_path / name).read_text()
+    assert old in text
+    (tmp_path / name).write_bytes(text.replace(old, new, 1).encode("latin-1"))
+    with pytest.raises(ValueError, match=words):
+        ablation.rerun("scale", "none", 0, tmp_path) if name != "runs.csv" else ablation.read_runs(tmp_path)
+
+
+def test_runs_without_their_settings_cannot_be_trained_again(tmp_path):
+    list(lab(["scale"], tmp_path, seeds=1))
+    text = (tmp_path / "runs.csv").read_text()
+    (tmp_path / "runs.csv").write_text(text.replace("eval_every", "other").replace("text_sha256", "another"))
+    for look in (ablation.same_text, lambda folder: ablation.rerun("scale", "none", 0, folder)):
+        with pytest.raises(ValueError, match=r"runs\.csv lacks the columns eval_every, text_sha256"):
+            look(tmp_path)
+    (tmp_path / "runs.csv").unlink()
+    with pytest.raises(ValueError, match=r"runs\.csv has no runs: make them with `decoding-llama3 ablate"):
+        ablation.same_text(tmp_path)
+
+
+def test_two_labs_in_one_folder_are_refused(tmp_path):
+    """Each rewrites the files of all runs: one would drop what the other has just added."""
+    first = lab(["tying"], tmp_path, seeds=1)
+    next(first)
+    with pytest.raises(ValueError, match=r"another lab is under way in .*: wait for it, or give another --out"):
+        next(lab(["scale"], tmp_path, seeds=1))
+    first.close()
+    assert len(list(lab(["tying"], tmp_path, seeds=1))) == 1
+
+
 def test_an_unknown_group_or_an_empty_folder_is_told(tmp_path):
     with pytest.raises(ValueError, match="no group of variants is called 'norms'; there are norm, position"):
         ablation.read_curves("norms", tmp_path)
-    with pytest.raises(ValueError, match="no run of untied, tied: make it with `python -m decoding_llama3 ablate"):
+    with pytest.raises(ValueError, match="no run of untied, tied: make it with `decoding-llama3 ablate"):
         ablation.read_curves("tying", tmp_path)
 
 
@@ -445,7 +551,7 @@ def test_the_text_of_another_python_is_told_from_the_one_kept(tmp_path, monkeypa
 def finals(**losses):
     """Curves of one point each, from lists of final losses, a value a seed."""
     return {
-        name: {seed: [Point(1000, 2.0, loss)] for seed, loss in enumerate(values)}
+        name: {seed: [LossPoint(1000, 2.0, loss)] for seed, loss in enumerate(values)}
         for name, values in losses.items()
     }
 
@@ -482,21 +588,21 @@ def test_a_difference_is_taken_seed_by_seed():
 def test_chance_passes_as_rarely_as_is_said():
     """Five seeds without any difference: once in 90 by Student's t of 4 degrees of freedom, 1.1 %."""
     noise = torch.randn(20_000, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    passed = sum(ablation._difference(row).verdict != "none" for row in noise.tolist())
+    passed = sum(statistics._difference(row).verdict != "none" for row in noise.tolist())
     assert passed / 20_000 == pytest.approx(1 / 90, abs=4 * math.sqrt(1 / 90 / 20_000))
 
 
 def test_the_figure_shows_means_bands_and_every_seed():
     steps = (100, 200, 300, 400, 500)
     curves = {
-        name: {seed: [Point(s, 0, base + 100 / s + 0.1 * seed) for s in steps] for seed in range(3)}
+        name: {seed: [LossPoint(s, 0, base + 100 / s + 0.1 * seed) for s in steps] for seed in range(3)}
         for name, base in (("RMSNorm", 1.0), ("LayerNorm", 1.001), ("none", 2.0), ("post-norm", 1.5))
     }
     use_style()
     figure = draw_curves(curves, "LayerNorm and RMSNorm end alike", labels={"none": "no norm"})
     left, right = figure.axes
     assert figure.get_suptitle() == "LayerNorm and RMSNorm end alike"
-    assert left.get_ylabel() == "held-out loss (nats a character)"
+    assert left.get_ylabel() == "held-out loss (nats per character)"
     assert [line.get_ydata()[-1] for line in left.lines] == pytest.approx([1.3, 1.301, 2.3, 1.8])
     band = left.collections[2].get_paths()[0].vertices[:, 1]
     assert (band.min(), band.max()) == pytest.approx((2.2, 3.2))  # seed 0 at the end, seed 2 at the start
@@ -532,7 +638,7 @@ def test_the_command_writes_and_goes_on(tmp_path):
     assert first.exit_code == again.exit_code == 0, first.output
     assert "tying, tied, seed 0: held-out loss 4." in first.output
     assert "held-out loss" not in again.output
-    assert sorted(contents(tmp_path)) == ["llama3.csv", "runs.csv", "tying.csv"]
+    assert sorted(contents(tmp_path)) == [".lock", "llama3.csv", "runs.csv", "tying.csv"]
 
 
 def test_the_command_tells_an_unknown_group(tmp_path):

@@ -9,11 +9,14 @@ from decoding_llama3.experiments.corpus import (
     Corpus,
     Windows,
     encode_all,
-    listed_words,
-    prepare,
     repeated_span,
 )
-from decoding_llama3.experiments.tokenizer_training import train_tokenizer
+from decoding_llama3.experiments.training.vocabulary import train_tokenizer
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # a step of so small a model is shorter than the wait of two threads for each other
 
 
 @pytest.fixture
@@ -75,32 +78,13 @@ def test_a_repeated_span_says_itself_again_and_scores_only_what_can_be_foretold(
     assert len(periods) > 8  # one distance alone could be learned as a distance
 
 
-def test_preparing_cuts_ends_notes_and_listed_words(tmp_path):
-    (tmp_path / "in").mkdir()
-    lines = [
-        "Preface.", "Once there was an Ass.", "A class of asses passed.", "[From the Latin.]", "(See above.)",
-        "He (the king) said no.", "Note: this is old.", "They ran  up the hill.", "THE END",
-    ]  # fmt: skip
-    (tmp_path / "in/tale.txt").write_text("\n".join(lines) + "\n")
-    (tmp_path / "ranges.csv").write_text("file,first,last\ntale.txt,2,8\n")
-    (tmp_path / "words.txt").write_text("ass\nran up\n")
-    counts = list(prepare(tmp_path / "in", tmp_path / "out", tmp_path / "ranges.csv", tmp_path / "words.txt"))
-    assert (tmp_path / "out/tale.txt").read_text() == "A class of asses passed.\nHe (the king) said no.\n"
-    assert counts == [("tale.txt", 2, 3, 2)]
-
-
-def test_bad_lists_are_told(tmp_path):
-    (tmp_path / "tale.txt").write_text("One line.\n")
-    (tmp_path / "words.txt").write_text("ass\n")
-    for ranges, told in (
-        ("name,from\n", "no columns file, first, last"),
-        ("file,first,last\ntale.txt,1,2\n", "keeps lines 1 to 2 of tale.txt, which has 1"),
-    ):
-        (tmp_path / "ranges.csv").write_text(ranges)
-        with pytest.raises(ValueError, match=told):
-            list(prepare(tmp_path, tmp_path / "out", tmp_path / "ranges.csv", tmp_path / "words.txt"))
-    (tmp_path / "words.txt").write_text("\n\n")
-    with pytest.raises(ValueError, match="lists no words"):
-        listed_words(tmp_path / "words.txt")
-    with pytest.raises(ValueError, match="there is no file"):
-        listed_words(tmp_path / "none.txt")
+def test_texts_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(ValueError, match=r"there is no folder .*none: give one with \.txt files"):
+        Corpus.read(tmp_path / "none", "a.txt")
+    (tmp_path / "a.txt").write_text("")
+    (tmp_path / "b.txt").write_text("text")
+    with pytest.raises(ValueError, match=r"the 1 files of .* beside b\.txt are empty: give text to train on"):
+        Corpus.read(tmp_path, "b.txt")
+    (tmp_path / "a.txt").write_bytes(b"caf\xe9")
+    with pytest.raises(ValueError, match=r"a\.txt is not UTF-8 at byte 3: save it as UTF-8 text"):
+        Corpus.read(tmp_path, "b.txt")

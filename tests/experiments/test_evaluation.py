@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import decoding_llama3 as dl
 from decoding_llama3.cli.commands import app
-from decoding_llama3.experiments.corpus import Corpus, listed_words
+from decoding_llama3.experiments.corpus import Corpus
 from decoding_llama3.experiments.evaluation import (
     EvaluationSettings,
     compressed_bits_per_byte,
@@ -28,11 +28,12 @@ from decoding_llama3.experiments.evaluation import (
     memorised,
     overlap,
     sample_tales,
-    words_of,
+    words_in,
 )
-from decoding_llama3.experiments.ngram import ngram_bits_per_byte, ngram_probabilities
+from decoding_llama3.experiments.evaluation.ngram import ngram_bits_per_byte, ngram_probabilities
+from decoding_llama3.experiments.preparation import listed_words
 from decoding_llama3.experiments.training import bits_per_byte
-from decoding_llama3.inference.load import save_huggingface
+from decoding_llama3.inference.checkpoint.export import save_huggingface
 
 WORDS = ["king", "queen", "bird", "golden", "apple", "said", "went", "the", "a", "wood", "and", "old"]
 CONFIG = dl.LlamaConfig(
@@ -176,7 +177,7 @@ def test_xz_finds_what_stands_far_back_and_gzip_does_not():
 
 def test_what_a_word_is():
     text = "Don't--said he; 'tis the dogs' 2nd_bone, O'Clock: CAFÉ.\nEnd"
-    assert words_of(text) == ["don't", "said", "he", "tis", "the", "dogs", "2nd", "bone", "o'clock", "café", "end"]
+    assert words_in(text) == ["don't", "said", "he", "tis", "the", "dogs", "2nd", "bone", "o'clock", "café", "end"]
 
 
 def test_overlap_of_hand_made_texts():
@@ -287,7 +288,7 @@ def test_listed_words_are_counted_whole_in_capitals_and_across_line_breaks(tmp_p
     listed = listed_words(path)
     texts = ["The class passed by.", "An Ass, an ass's ear.", "an old\nman and an OLD  man", "an old woman, a man"]
     assert count_listed(texts, listed) == {"texts": 2, "occurrences": 4}
-    with pytest.raises(ValueError, match=r"there is no file .*no-list: give a file"):
+    with pytest.raises(ValueError, match=r"there is no file .*no-list: give the path of a text file"):
         listed_words(tmp_path / "no-list")
 
 
@@ -430,6 +431,46 @@ def test_the_report_collects_the_parts_and_is_json(model, tokenizer, corpus, tmp
     assert report["memorised"]["held_out"]["longest"]["file"] == "the held-out text"
     assert report["tales"]["listed"].keys() == {"texts", "occurrences"}
     assert len(told) == 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"prompt_tokens": 100, "new_tokens": 100}, "100 prompt tokens and 100 new ones do not fit"),
+        ({"new_tokens": 150}, "no paragraph in 1 files has 158 tokens"),
+        ({"temperature": -1.0}, "temperature must be 0"),
+        ({"top_p": 2.0}, "top_p must be above 0"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_anything_is(wrong, words, model, tokenizer, corpus):
+    """A measurement takes an hour: what its last part cannot do is said before its first."""
+    reports, texts = [], dataclasses.replace(corpus[1], held_out="One line.\n" * 40)
+    if "new_tokens" in wrong and wrong["new_tokens"] == 150:
+        texts = dataclasses.replace(corpus[1], held_out="One line.\n")
+    with pytest.raises(ValueError, match=words):
+        evaluate(model, tokenizer, texts, dataclasses.replace(SETTINGS, **wrong), report=reports.append)
+    assert reports == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"tales": 0}, "tales must be 1 or more, found 0"),
+        ({"batch": 0}, "batch must be 1 or more, found 0"),
+        ({"seq_len": 1}, "seq_len must be 2 or more, found 1"),
+        ({"prompts": 1.5}, "prompts is a whole number, found 1.5"),
+        ({"seed": -1}, "the seed must be 0 or more, found -1"),
+        ({"seed": 10**30}, r"the seed must be below 2\*\*32, found"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        dataclasses.replace(SETTINGS, **wrong)
+
+
+def test_an_empty_text_has_no_bits_per_byte(model, tokenizer):
+    with pytest.raises(ValueError, match="the text to measure is empty"):
+        bits_per_byte(model, tokenizer, "")
 
 
 def test_the_command_writes_the_report_and_prints_it(model, tokenizer, corpus, tmp_path):

@@ -5,19 +5,40 @@ import dataclasses
 import itertools
 import json
 import math
+import re
+import subprocess
+import sys
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 import decoding_llama3 as dl
 from decoding_llama3.experiments import training
+from decoding_llama3.experiments.corpus import UNSCORED, Windows, encode_all
 from decoding_llama3.experiments.snapshots import load_snapshot, snapshots
-from decoding_llama3.experiments.tokenizer_training import train_tokenizer
-from decoding_llama3.experiments.training import Repeats, TrainingSettings, bits_per_byte, train
+from decoding_llama3.experiments.training import (
+    Repeats,
+    TrainingSettings,
+    bits_per_byte,
+    run,
+    state,
+    train,
+    train_tokenizer,
+)
+from decoding_llama3.experiments.training.batches import make_batch
+from decoding_llama3.experiments.training.loss import make_batch_loss
+from decoding_llama3.inference.checkpoint.export import save_huggingface
 
 REPEATS = Repeats.parse("0:0.3:8,5:0.5:4")
 SETTINGS = TrainingSettings(steps=7, batch=2, seq_len=16, short_steps=4, repeats=REPEATS, warmup=2, seed=1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)  # a step of so small a model is shorter than the wait of two threads for each other
 
 
 def config() -> dl.LlamaConfig:
@@ -60,18 +81,18 @@ def test_a_killed_run_ends_with_the_weights_of_one_never_killed(corpus, tmp_path
 
 
 def test_a_kill_while_saving_leaves_the_state_before(corpus, tmp_path, monkeypatch):
-    run = train(corpus, config(), SETTINGS, tmp_path, save_every=1)
-    list(itertools.islice(run, 2))
-    before = (tmp_path / "state.pt").read_bytes()
+    running = train(corpus, config(), SETTINGS, tmp_path, save_every=1)
+    list(itertools.islice(running, 2))
+    before = (tmp_path / "state.safetensors").read_bytes()
 
-    def cut_short(state, path):
+    def cut_short(tensors, path, metadata):
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(training.torch, "save", cut_short)
+    monkeypatch.setattr(state, "save_file", cut_short)
     with pytest.raises(KeyboardInterrupt):
-        next(run)
-    assert (tmp_path / "state.pt").read_bytes() == before
+        next(running)
+    assert (tmp_path / "state.safetensors").read_bytes() == before
 
 
 def test_other_text_or_settings_do_not_go_on_from_there(corpus, tmp_path):
@@ -119,39 +140,38 @@ def test_snapshots_tell_how_a_run_went(corpus, tmp_path):
 
 
 def test_the_sequences_are_short_at_first_and_a_step_has_as_many_tokens(corpus, tmp_path, monkeypatch):
-    shapes, step = [], training._step
+    shapes, make = [], run.make_batch
 
-    def spy(model, loss_of, optimizers, batch, *rest):
-        shapes.append(tuple(batch[0].shape))
-        return step(model, loss_of, optimizers, batch, *rest)
+    def spy(*args):
+        inputs, targets = make(*args)
+        shapes.append(tuple(inputs.shape))
+        return inputs, targets
 
-    monkeypatch.setattr(training, "_step", spy)
+    monkeypatch.setattr(run, "make_batch", spy)
     records = finish(corpus, tmp_path)
     assert shapes == [(4, 8)] * 4 + [(2, 16)] * 3
     assert [record["tokens"] for record in records] == [32 * (i + 1) for i in range(7)]
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's compiler, of itself
-@pytest.mark.parametrize("compile", [False, True])
+@pytest.mark.parametrize("compile", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_step_learns_what_huggingfaces_model_learns(corpus, tmp_path, compile):
     """Loss and gradients on text and on repeated words equal those of transformers on the same weights."""
     from transformers import LlamaForCausalLM
 
     settings = dataclasses.replace(SETTINGS, steps=1, short_steps=0, batch=8, repeats=REPEATS, compile=compile)
-    tokenizer = training._tokenizer(corpus, config(), tmp_path)
-    tokens = training.encode_all(tokenizer, list(corpus.files.values()))
-    inputs, targets = training._batch(
-        {16: training.Windows(tokenizer, tokens, 16, settings.seed)}, tokenizer, settings, 0
-    )
-    assert 0 < (targets == training.UNSCORED).any(dim=1).sum() < 8
+    train_tokenizer(corpus.files.values(), 600, tmp_path / "tokenizer.model")
+    tokenizer = dl.Tokenizer(tmp_path / "tokenizer.model")
+    tokens = encode_all(tokenizer, list(corpus.files.values()))
+    inputs, targets = make_batch({16: Windows(tokenizer, tokens, 16, settings.seed)}, tokenizer, settings, 0)
+    assert 0 < (targets == UNSCORED).any(dim=1).sum() < 8
     model = dl.Transformer(config())
     training.initialize(model, 0)
-    training.save_huggingface(model, tmp_path)
+    save_huggingface(model, tmp_path)
     theirs = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     expected = torch.nn.functional.cross_entropy(theirs(inputs).logits.flatten(0, 1), targets.flatten())
     expected.backward()
-    loss_of = torch.compile(training._loss, dynamic=False) if compile else training._loss
-    loss = loss_of(model, inputs, targets)
+    loss = make_batch_loss(compile, "cpu")(model, inputs, targets)
     loss.backward()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for part in ("gate", "up", "down"):
@@ -184,8 +204,8 @@ def test_repeats_come_in_phases():
     assert shares == [0.05, 0.05, 0.5, 0.5]
     assert settings.repeats_at(150).longest == 32
     assert TrainingSettings(steps=1).repeats_at(0).share == 0
-    for wrong in ("0.05", "0:x:4", "0:1.5:9", "0:0.1:2"):
-        with pytest.raises(ValueError, match=f"found '{wrong}'"):
+    for wrong in ("0.05", "0:x:4", "0:1.5:9", "0:0.1:2", "1_0:0.1:9", "0:nan:9", "-1:0.1:9", "0:0.1:９"):
+        with pytest.raises(ValueError, match=f"'{wrong}'"):
             Repeats.parse(wrong)
 
 
@@ -237,3 +257,264 @@ def test_a_run_is_judged_at_the_length_it_has_seen(corpus, tmp_path):
     model, tokenizer = dl.load_model(tmp_path, dtype=torch.float32), dl.load_tokenizer(tmp_path)
     at_8, at_16 = (round(bits_per_byte(model, tokenizer, corpus.held_out, n)[0], 4) for n in (8, 16))
     assert summary["held_out"]["nats_per_token"] == at_8 != at_16
+
+
+def test_a_deleted_state_does_not_let_another_text_take_the_old_vocabulary(corpus, tmp_path):
+    """The tokenizer of the old text would go on silently, and old snapshots would mix with new ones."""
+    list(itertools.islice(train(corpus, config(), SETTINGS, tmp_path, save_every=1), 3))
+    (tmp_path / "state.safetensors").unlink()
+    other = dataclasses.replace(corpus, sha256="0" * 64)
+    with pytest.raises(ValueError, match="other text or settings: give another --out, or delete the whole folder"):
+        finish(other, tmp_path)
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(ValueError, match=r"has a tokenizer.model and no run.json, so it is of another run"):
+        finish(corpus, tmp_path)
+
+
+def test_a_deleted_state_alone_begins_the_same_run_anew(corpus, tmp_path):
+    finish(corpus, tmp_path / "whole")
+    list(itertools.islice(train(corpus, config(), SETTINGS, tmp_path / "again", save_every=1), 3))
+    (tmp_path / "again/state.safetensors").unlink()
+    finish(corpus, tmp_path / "again")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "again"))
+
+
+@pytest.mark.parametrize("cut", [0, 0.5])
+def test_a_changed_vocabulary_is_refused(cut, corpus, tmp_path):
+    list(itertools.islice(train(corpus, config(), SETTINGS, tmp_path, save_every=1), 1))
+    path = tmp_path / "tokenizer.model"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: int(len(lines) * cut)]))
+    with pytest.raises(ValueError, match=r"tokenizer.model is not the one that this run began with"):
+        finish(corpus, tmp_path)
+    path.unlink()
+    with pytest.raises(ValueError, match=r"tokenizer.model, which this run began with, is gone"):
+        finish(corpus, tmp_path)
+
+
+def test_a_folder_of_an_older_version_is_refused(corpus, tmp_path):
+    (tmp_path / "state.pt").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"has a state.pt and no run.json"):
+        finish(corpus, tmp_path)
+
+
+def test_steps_may_change_before_the_decay_and_not_after(corpus, tmp_path):
+    """Seven steps fall from step 4.55 on, eleven from 7.15 on: up to there both are one schedule."""
+    longer = dataclasses.replace(SETTINGS, steps=11)
+    finish(corpus, tmp_path / "whole", longer)
+    begun = train(corpus, config(), SETTINGS, tmp_path / "early", save_every=1)
+    list(itertools.islice(begun, 4))
+    begun.close()
+    finish(corpus, tmp_path / "early", longer)
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "early"))
+    finish(corpus, tmp_path / "late")
+    with pytest.raises(ValueError, match="7 steps are done, with a learning rate that falls from step 5 on"):
+        finish(corpus, tmp_path / "late", longer)
+    with pytest.raises(ValueError, match="7 steps are done already, 4 were asked for: ask for 7 or more"):
+        finish(corpus, tmp_path / "late", dataclasses.replace(SETTINGS, steps=4))
+
+
+def test_nothing_that_is_written_is_a_pickle(corpus, tmp_path):
+    finish(corpus, tmp_path)
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert {"state.safetensors", "run.json", "model.safetensors", "training.json", "loss.csv"} <= names
+    assert not {name for name in names if name.endswith((".pt", ".pth", ".new", ".partial"))}
+    assert not any(path.read_bytes()[:2] == b"PK" for path in tmp_path.rglob("*") if path.is_file())
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "model.safetensors", "training.json", "tokenizer.model"])
+def test_files_are_as_readable_as_the_users_other_files(name, corpus, tmp_path):
+    """A class shares a model: nothing is for its owner's eyes alone."""
+    finish(corpus, tmp_path)
+    (tmp_path / "plain").write_text("")
+    assert (tmp_path / name).stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize("data", [b"", b"half", b"[1, 2]", bytes(8), b"\xff" * 100])
+def test_a_damaged_state_is_refused_in_a_sentence(data, corpus, tmp_path):
+    list(itertools.islice(train(corpus, config(), SETTINGS, tmp_path, save_every=1), 2))
+    (tmp_path / "state.safetensors").write_bytes(data)
+    with pytest.raises(
+        ValueError, match=r"state.safetensors is damaged \(.*\): delete it, and the run begins anew"
+    ):
+        finish(corpus, tmp_path)
+    (tmp_path / "run.json").write_bytes(data)
+    with pytest.raises(ValueError, match=r"run.json"):
+        finish(corpus, tmp_path)
+
+
+def test_a_full_disk_leaves_the_state_before(corpus, tmp_path, monkeypatch):
+    running = train(corpus, config(), SETTINGS, tmp_path, save_every=1)
+    list(itertools.islice(running, 2))
+    before = (tmp_path / "state.safetensors").read_bytes()
+
+    def full(tensors, path, metadata):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(state, "save_file", full)
+    with pytest.raises(ValueError, match=r"state.safetensors cannot be written \(No space left on device\)"):
+        next(running)
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+    assert not (tmp_path / "state.safetensors.new").exists()
+
+
+def test_two_trainings_in_one_folder_are_refused(corpus, tmp_path):
+    first = train(corpus, config(), SETTINGS, tmp_path, save_every=1)
+    next(first)
+    with pytest.raises(
+        ValueError, match=r"another training is under way in .*: wait for it, or give another --out"
+    ):
+        next(train(corpus, config(), SETTINGS, tmp_path))
+    first.close()
+    assert len(finish(corpus, tmp_path)) == 6
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(corpus, tmp_path):
+    settings = dataclasses.replace(SETTINGS, learning_rate=1e30)
+    with pytest.raises(ValueError, match=r"the loss of step \d is nan: lower the learning rate of 1e\+30"):
+        finish(corpus, tmp_path, settings)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"learning_rate": math.nan}, "learning_rate must be above 0 and finite, found nan"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0 and finite, found -1.0"),
+        ({"learning_rate": math.inf}, "learning_rate must be above 0 and finite, found inf"),
+        ({"steps": 0}, "steps must be 1 or more, found 0"),
+        ({"warmup": 0}, "warmup must be 1 or more, found 0"),
+        ({"batch": 0}, "batch must be 1 or more, found 0"),
+        ({"batch": 1.5}, "batch is a whole number, found 1.5"),
+        ({"seq_len": 8}, "seq_len must be 16 or more, found 8"),
+        ({"short_steps": -1}, "short_steps must be 0 or more, found -1"),
+        ({"decay": 0.0}, "decay must be a share of the steps, above 0 and at most 1, found 0.0"),
+        ({"weight_decay": math.nan}, "weight_decay must be 0 or more and finite, found nan"),
+        ({"seed": -1}, "the seed must be 0 or more, found -1"),
+        ({"seed": 1.0}, "the seed is a whole number, found 1.0"),
+        ({"seed": 2**64}, r"the seed must be below 2\*\*32, found"),
+    ],
+)
+def test_wrong_settings_are_refused(wrong, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        dataclasses.replace(SETTINGS, **wrong)
+
+
+def test_what_does_not_fit_together_is_refused_before_the_first_step(corpus, tmp_path):
+    short = dataclasses.replace(config(), max_seq_len=8)
+    with pytest.raises(ValueError, match="sequences of 16 tokens do not fit the context of 8"):
+        train(corpus, short, SETTINGS, tmp_path / "a")
+    with pytest.raises(ValueError, match="the held-out text is empty"):
+        train(dataclasses.replace(corpus, held_out="\n"), config(), SETTINGS, tmp_path / "a")
+    with pytest.raises(ValueError, match="save_every must be 1 or more, found 0"):
+        train(corpus, config(), SETTINGS, tmp_path / "a", save_every=0)
+    with pytest.raises(ValueError, match="device 'gpu'"):
+        train(corpus, config(), SETTINGS, tmp_path / "a", device="gpu")
+    assert not (tmp_path / "a").exists()
+    small = dataclasses.replace(config(), vocab_size=514)
+    with pytest.raises(ValueError, match=r"has 2 tokens beside 256 bytes and 256 .*: give 516 or more"):
+        train(corpus, small, SETTINGS, tmp_path / "a")
+    (tmp_path / "a").write_text("")
+    with pytest.raises(ValueError, match=r"the folder .*a cannot be made \(it is a file\): give another --out"):
+        train(corpus, config(), SETTINGS, tmp_path / "a")
+
+
+def test_settings_of_numpy_are_pythons_own():
+    """What a loop over np.arange gives is no JSON, which the settings are kept as."""
+    wrapped = {
+        "steps": np.int64(7),
+        "seed": np.int64(1),
+        "learning_rate": np.float32(2**-8),
+        "decay": np.float64(0.5),
+    }
+    settings = dataclasses.replace(SETTINGS, **wrapped)
+    assert json.loads(json.dumps(dataclasses.asdict(settings)))["learning_rate"] == 2**-8
+
+
+def test_a_phase_of_repeats_is_checked_however_it_is_made():
+    for wrong in ((-1, 0.1, 8), (0, math.nan, 8), (0, 1.5, 8), (0, 0.1, 3)):
+        with pytest.raises(ValueError, match="found"):
+            Repeats(*wrong)
+
+
+def test_weights_that_are_no_numbers_are_not_saved(corpus, tmp_path, monkeypatch):
+    """The step that makes them has a finite loss still; its state would be loaded and fail for ever."""
+    running = train(corpus, config(), SETTINGS, tmp_path, save_every=1)
+    list(itertools.islice(running, 2))
+    before, learn = (tmp_path / "state.safetensors").read_bytes(), run.learn
+
+    def burst(model, *rest):
+        loss = learn(model, *rest)
+        model.norm.weight.data.fill_(math.nan)
+        return loss
+
+    monkeypatch.setattr(run, "learn", burst)
+    with pytest.raises(ValueError, match="the held-out loss of step 3 is nan: lower the learning rate"):
+        next(running)
+    assert (tmp_path / "state.safetensors").read_bytes() == before
+    assert list(snapshots(tmp_path / "snapshots")) == [0, 1, 2]
+
+
+def test_snapshots_of_steps_that_are_trained_anew_do_not_stay(corpus, tmp_path):
+    """With another number of steps they would be points of another curve."""
+    finish(corpus, tmp_path / "new", dataclasses.replace(SETTINGS, steps=6))
+    finish(corpus, tmp_path / "again")
+    (tmp_path / "again/state.safetensors").unlink()
+    finish(corpus, tmp_path / "again", dataclasses.replace(SETTINGS, steps=6))
+    for name in ("learning.csv", "training.json"):
+        one, other = ((tmp_path / out / name).read_text() for out in ("new", "again"))
+        assert re.sub('"seconds".*', "", one) == re.sub('"seconds".*', "", other)
+
+
+@pytest.mark.parametrize("change", ["metadata", "list", "records", "weight", "optimizer", "shape"])
+def test_a_state_that_lacks_something_is_refused_in_a_sentence(change, corpus, tmp_path):
+    list(itertools.islice(train(corpus, config(), SETTINGS, tmp_path, save_every=1), 2))
+    path = tmp_path / "state.safetensors"
+    tensors = load_file(path)
+    with safe_open(path, framework="pt") as file:
+        about = json.loads(file.metadata()["training"])
+    if change == "list":
+        about = [about]
+    elif change == "records":
+        about["records"] = about["records"][1:]
+    elif change == "weight":
+        tensors.pop("model.norm.weight")
+    elif change == "optimizer":
+        tensors.pop(next(name for name in tensors if name.startswith("optimizer.0.")))
+    elif change == "shape":
+        tensors["model.norm.weight"] = torch.ones(1)  # would be spread over the whole weight
+    save_file(tensors, path, metadata=None if change == "metadata" else {"training": json.dumps(about)})
+    with pytest.raises(
+        ValueError, match=r"state\.safetensors is damaged \(.*\): delete it, and the run begins anew"
+    ):
+        finish(corpus, tmp_path)
+
+
+def test_a_damaged_snapshot_is_named(tmp_path):
+    path = tmp_path / "step-1.safetensors"
+    path.write_bytes(b"half")
+    (tmp_path / "step-x.safetensors").write_bytes(b"")
+    assert snapshots(tmp_path) == {1: path}
+    with pytest.raises(ValueError, match=r"step-1\.safetensors cannot be read as a snapshot"):
+        load_snapshot(path, config())
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from decoding_llama3.experiments.files import only_one
+with only_one(Path(sys.argv[1]), "training"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_killed_trainer_leaves_no_lock(corpus, tmp_path):
+    """The lock is the operating system's: it ends with the process, however that ends."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match="another training is under way"):
+            next(train(corpus, config(), SETTINGS, tmp_path))
+        other.kill()
+    assert len(finish(corpus, tmp_path)) == 7

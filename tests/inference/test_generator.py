@@ -84,7 +84,7 @@ def test_a_conversation_reads_only_what_is_new(model, monkeypatch):
         lambda self, tokens, *rest: read.append(tokens.shape[1]) or hidden(self, tokens, *rest),
     )
     assert list(reader.generate(prompt, 8, keep=True)) == expected
-    assert read == [3, *[1] * 7]  # the last token of the answer, which was shown but not read, and the new ones
+    assert read == [3, *[1] * 7]  # the last token of the answer, which was quoted but not read, and the new ones
     read.clear()
     other = [*PROMPT, 9, *answer]
     assert list(reader.generate(other, 3, keep=True)) == list(dl.generate(model, other, 3))

@@ -13,7 +13,8 @@ import tokenizers
 from conftest import shrink
 
 import decoding_llama3 as dl
-from decoding_llama3.inference.load import checkpoint_directory, save_huggingface
+from decoding_llama3.inference.checkpoint.export import save_huggingface
+from decoding_llama3.inference.checkpoint.find import checkpoint_directory
 from decoding_llama3.inference.tokenizer_files import MAX_UNNAMED
 
 TINY = checkpoint_directory("tiny") / "tokenizer.model"

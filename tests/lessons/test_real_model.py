@@ -15,7 +15,8 @@ from another_device import PretendingMode, send_away
 from nbclient import NotebookClient
 
 import decoding_llama3 as dl
-from decoding_llama3.inference.load import checkpoint_directory, save_huggingface
+from decoding_llama3.inference.checkpoint.export import save_huggingface
+from decoding_llama3.inference.checkpoint.find import checkpoint_directory
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 SENTENCE = "The old woman told her three daughters that the well in the garden would sing at midnight"
@@ -68,6 +69,7 @@ def test_every_look_of_a_part_is_taken_at_the_real_model(path):
     assert [look for look in looks if look not in section] == []
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_part_runs_with_another_sentence_and_another_model(path, checkpoint, monkeypatch, tmp_path):
     monkeypatch.setenv("DECODING_LLAMA3_CHECKPOINT", str(checkpoint))

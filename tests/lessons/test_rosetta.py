@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import decoding_llama3 as dl
-from decoding_llama3.inference.load import save_huggingface, split_pairs
+from decoding_llama3.inference.checkpoint.export import save_huggingface
+from decoding_llama3.inference.checkpoint.rows import split_pairs
 from decoding_llama3.lessons import rosetta
 
 WEIGHTS = [name for name in rosetta.NAMES if name.kind == "weight"]

@@ -11,7 +11,9 @@ from conftest import shrink
 from matplotlib import pyplot as plt
 
 import decoding_llama3 as dl
-from decoding_llama3.inference.load import checkpoint_directory, save_huggingface
+from decoding_llama3.inference import memory
+from decoding_llama3.inference.checkpoint.export import save_huggingface
+from decoding_llama3.inference.checkpoint.find import checkpoint_directory
 from decoding_llama3.inference.memory import needed_bytes
 from decoding_llama3.lessons import show
 
@@ -185,7 +187,7 @@ def test_a_checkpoint_comes_from_the_form_or_the_environment(another_checkpoint,
 
 def test_what_fits_in_no_wider_way_is_read_as_int8(another_checkpoint, monkeypatch, capsys):
     needed = needed_bytes(OTHER, torch.float32)
-    monkeypatch.setattr(show, "free_bytes", lambda device: needed - 1)
+    monkeypatch.setattr(memory, "free_bytes", lambda device: needed - 1)
     model, _ = show.real_model(str(another_checkpoint))
     assert model.output.weight.dtype == torch.int8
     assert "on cpu in int8" in capsys.readouterr().out

@@ -9,8 +9,10 @@ from transformers import LlamaConfig as HuggingFaceConfig
 from transformers import LlamaForCausalLM
 
 import decoding_llama3 as dl
-from decoding_llama3.inference import load
-from decoding_llama3.inference.load import save_huggingface
+from decoding_llama3.inference.checkpoint import find
+from decoding_llama3.inference.checkpoint import huggingface as huggingface_format
+from decoding_llama3.inference.checkpoint.export import save_huggingface
+from decoding_llama3.inference.quantize import quantize_int8
 
 
 @pytest.fixture
@@ -39,6 +41,21 @@ def test_logits_equal(pair):
 @pytest.mark.parametrize("step", [1, 173])  # far apart too: RoPE sees distances only, and scaling slows long waves
 def test_logits_equal_past_position_8192(pair, step):
     assert relative_difference(*both(*pair, 9000 + step * torch.arange(23))) < 2e-5
+
+
+def test_an_int8_model_means_the_same_to_them(tmp_path):
+    """Codes saved as weights would load there, and be 200 times too large."""
+    save_huggingface(quantize_int8(randomize(dl.Transformer(shrink("llama3.2-1b")))), tmp_path)
+    ours = dl.load_model(tmp_path, dtype=torch.float32)
+    assert relative_difference(*both(ours, huggingface(tmp_path), torch.arange(23))) < 1e-5
+
+
+@pytest.mark.parametrize("ids", [{}, {"bos_token_id": 5, "eos_token_id": (6, 7)}])
+def test_they_read_the_ids_that_were_given_and_make_up_none(ids, tmp_path):
+    save_huggingface(dl.Transformer(shrink("llama3-8b")), tmp_path, **ids)
+    for read in (huggingface(tmp_path).config, huggingface(tmp_path).generation_config):
+        assert read.bos_token_id == ids.get("bos_token_id")
+        assert read.eos_token_id == (list(ids["eos_token_id"]) if ids else None)
 
 
 def test_a_checkpoint_of_theirs_loads(shrunk, tmp_path):
@@ -100,7 +117,7 @@ def test_greedy_tokens_equal(tmp_path):
 
 
 def _wrong_layout(monkeypatch):
-    monkeypatch.setattr(load, "interleave_pairs", lambda weight, head_dim: weight)
+    monkeypatch.setattr(huggingface_format, "interleave_pairs", lambda weight, head_dim: weight)
 
 
 def _unapplied_norm_weight(monkeypatch):
@@ -133,7 +150,7 @@ def test_a_fault_is_seen(fault, monkeypatch, tmp_path):
 
 
 def test_tiny_is_read_by_transformers_and_tells_the_same_tale():
-    path = load.checkpoint_directory("tiny")
+    path = find.checkpoint_directory("tiny")
     ours, theirs = dl.load_model("tiny", dtype=torch.float32), huggingface(path)
     prompt = dl.load_tokenizer("tiny").encode("Once upon a time", bos=True)
     assert relative_difference(*both(ours, theirs, torch.arange(300))) < 1e-5

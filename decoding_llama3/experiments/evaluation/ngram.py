@@ -1,4 +1,4 @@
-"""Byte n-grams with Witten-Bell smoothing: what the counts of a text alone foretell.
+"""Byte n-grams with Witten-Bell smoothing: what the counts of a text alone predict.
 
     p_k(w | h) = (c(hw) + T(h) p_{k-1}(w | h')) / (c(h) + T(h)),    p_0(w) = 1 / 256
 
@@ -14,7 +14,7 @@ MAX_ORDER = 9
 
 
 def ngram_bits_per_byte(training: bytes, text: bytes, max_order: int = MAX_ORDER) -> list[float]:
-    """Bits a byte of `text` for the orders 1 to `max_order`, in this order; see `ngram_probabilities`."""
+    """Bits per byte of `text` for the orders 1 to `max_order`, in this order; see `ngram_probabilities`."""
     return (-np.log2(ngram_probabilities(training, text, max_order)).mean(axis=1)).tolist()
 
 
@@ -31,20 +31,20 @@ def ngram_probabilities(
         if not part:
             raise ValueError(f"the {name} is empty: give at least one byte")
     symbols, trained = np.frombuffer(text, np.uint8), np.frombuffer(training, np.uint8)
-    # Only the contexts of `text` are numbered: of the training text, each order keeps the places that stand behind
+    # Only the contexts of `text` are numbered: of the training text, each order keeps the places that stand after
     # one of them, so that no array is longer than the text, whatever the order, and the numbers stay small.
     contexts, places = np.zeros(len(symbols), np.int64), np.arange(len(trained))
-    behind = np.zeros(len(trained), np.int64)
+    after = np.zeros(len(trained), np.int64)
     rows = [np.full(len(symbols), 1 / 256)]
     for order in range(1, max_order + 1):
-        grams, trained_grams = contexts * 256 + symbols[order - 1 :], behind * 256 + trained[places]
+        grams, trained_grams = contexts * 256 + symbols[order - 1 :], after * 256 + trained[places]
         lower = rows[-1]
         interpolated = _interpolate(grams, trained_grams, lower[order - 1 :])
         rows.append(np.concatenate([lower[: order - 1], interpolated]))
         names, contexts = np.unique(grams[:-1], return_inverse=True)
         index, found = _find(names, trained_grams)
         found &= places + 1 < len(trained)
-        places, behind = places[found] + 1, index[found]
+        places, after = places[found] + 1, index[found]
     return np.stack(rows[1:])
 
 

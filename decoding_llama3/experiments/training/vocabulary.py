@@ -4,6 +4,7 @@ import base64
 from collections.abc import Iterable
 from pathlib import Path
 
+from decoding_llama3.experiments.files import write_whole
 from decoding_llama3.tokenizer import N_SPECIAL, SPLIT_PATTERN
 
 
@@ -26,8 +27,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, path: Path) -> None:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size - N_SPECIAL, initial_alphabet=alphabet, show_progress=False
     )
-    lines = (line for text in texts for line in text.splitlines(keepends=True))
-    tokenizer.train_from_iterator(lines, trainer)
+    training_lines = (line for text in texts for line in text.splitlines(keepends=True))
+    tokenizer.train_from_iterator(training_lines, trainer)
     byte_of = _byte_of_symbol()
     learned = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     tokens = [bytes(byte_of[symbol] for symbol in token) for token, _ in learned]
@@ -36,7 +37,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, path: Path) -> None:
         raise ValueError(
             f"the text gives only {len(tokens)} tokens, {vocab_size - N_SPECIAL} wanted: give more text"
         )
-    path.write_bytes(b"".join(b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens)))
+    lines = (b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens))
+    data = b"".join(lines)
+    write_whole(path, lambda fresh: fresh.write_bytes(data))
 
 
 def _byte_of_symbol() -> dict[str, int]:

@@ -1,0 +1,92 @@
+"""What a command names: the model, its tokenizer, its configuration, its device and dtype."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from decoding_llama3.cli.options import DTYPES
+from decoding_llama3.cli.terminal import note, waiting
+
+if TYPE_CHECKING:
+    import torch
+
+    import decoding_llama3 as dl
+    from decoding_llama3.experiments.corpus import Corpus
+
+
+def load(
+    checkpoint: str,
+    tokenizer: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    quantize: str | None = None,
+) -> tuple[dl.Transformer, dl.Tokenizer]:
+    """The model and its tokenizer, by default on the fastest device; says on which, and in which dtype."""
+    with waiting("starting"):
+        from decoding_llama3.inference.checkpoint.find import read_config
+        from decoding_llama3.inference.devices import best_device
+        from decoding_llama3.inference.load import load_model
+        from decoding_llama3.inference.memory import choose_fit, name_of
+        from decoding_llama3.inference.tokenizer_files import load_tokenizer
+    device = device or best_device()
+    config = read_config(checkpoint)  # a wrong path is said before a tokenizer is looked for
+    kind = dtype_of(dtype, device)
+    if dtype is None and quantize is None:
+        fit = choose_fit(config, device)
+        kind, quantize = fit.dtype, fit.quantize
+    with waiting(f"loading {checkpoint}"):
+        tokens_of = load_tokenizer(tokenizer or checkpoint, checkpoint)
+        model = load_model(checkpoint, device, kind, quantize)
+    how = name_of(kind) if quantize is None else f"{quantize}, computed in {name_of(kind)},"
+    note(f"{checkpoint}: {how} on {device}")
+    return model, tokens_of
+
+
+def dtype_of(name: str | None, device: str) -> torch.dtype:
+    """The dtype of that name, by default the one that `device` does well."""
+    import torch
+
+    from decoding_llama3.inference.devices import choose_dtype
+
+    if name is not None and name not in DTYPES:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, found {name!r}")
+    return getattr(torch, name) if name else choose_dtype(device)
+
+
+def config_of(name: str) -> dl.LlamaConfig:
+    """The configuration of a preset or of a checkpoint's directory."""
+    from decoding_llama3.config import LlamaConfig
+    from decoding_llama3.inference.checkpoint.find import read_config
+    from decoding_llama3.presets import PRESETS
+
+    if name in PRESETS and name != "tiny":
+        return LlamaConfig.from_preset(name)
+    if name == "tiny" or Path(name).exists():
+        return read_config(name)
+    raise ValueError(f"no preset and no directory is called {name}; presets are {', '.join(PRESETS)}")
+
+
+def read_texts(folder: Path, held_out: str) -> Corpus:
+    """The texts of a folder, one of them held out; raises ValueError if that one is empty."""
+    from decoding_llama3.experiments.corpus import Corpus
+
+    texts = Corpus.read(folder, held_out)
+    if not texts.held_out.strip():
+        raise ValueError(f"{folder / held_out} is empty: hold out a file with text in it")
+    return texts
+
+
+def say_if_base(directory: Path) -> None:
+    """Hugging Face's directories have a chat template if the model was taught to chat; Meta's do not say it."""
+    file = directory / "tokenizer_config.json"
+    if not file.is_file() or any(
+        (directory / name).exists() for name in ("chat_template.jinja", "chat_template.json")
+    ):
+        return
+    settings = json.loads(file.read_bytes())
+    if isinstance(settings, dict) and not settings.get("chat_template"):
+        note(
+            f"{directory} has no chat template: a base model, not taught to chat, may ramble; 'generate' suits it"
+        )

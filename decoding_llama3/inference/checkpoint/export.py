@@ -1,0 +1,171 @@
+"""Write a model in Hugging Face's format."""
+
+import json
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.checkpoint.huggingface import CONFIG, INDEX, NAMES, WEIGHTS
+from decoding_llama3.inference.checkpoint.rows import split_pairs
+from decoding_llama3.inference.checkpoint.stored import check_dtype
+from decoding_llama3.inference.checkpoint.untrusted import quoted
+from decoding_llama3.inference.empty import empty_model
+from decoding_llama3.transformer import Transformer
+
+_OF_ANOTHER = (  # by these, transformers or `load_model` would read another model or other ids than were saved
+    INDEX,
+    "model-*-of-*.safetensors",
+    "pytorch_model*",
+    "adapter_*",
+    "generation_config.json",
+    "params.json",
+    "consolidated.*",
+)
+
+
+def save_huggingface(
+    model: Transformer,
+    directory: str | PathLike,
+    dtype: torch.dtype | None = None,
+    bos_token_id: int | None = None,
+    eos_token_id: int | Sequence[int] | None = None,
+) -> None:
+    """Write config.json and model.safetensors, readable by `load_model` and by transformers.
+
+    Weights are stored in `dtype`, or as they are; those of an int8 model are rows times scales, multiplied out and
+    rounded to the dtype of its norms. A model does not know its tokenizer: without ids, null is written.
+    An earlier pair of files is replaced: who reads it meanwhile, or after a kill, finds a whole pair or no config.
+    Raises ValueError for a model that is not that of its configuration, for a dtype that weights are not stored in
+    (TypeError if it is none), and for a directory with files of another model; OSError if it cannot be written.
+    """
+    if dtype is not None:
+        check_dtype(dtype)
+    directory = Path(directory)
+    _check_directory(directory)
+    tensors = _tensors(model, dtype)
+    stored_as = str(tensors["model.embed_tokens.weight"].dtype).removeprefix("torch.")
+    config = _config(model.config) | {
+        "bos_token_id": bos_token_id,  # a key that is absent would mean 1, and 2 below
+        "eos_token_id": eos_token_id,
+        "dtype": stored_as,
+        "torch_dtype": stored_as,
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    _write(directory, json.dumps(config, indent=2) + "\n", tensors)
+
+
+def _check_directory(directory: Path) -> None:
+    if directory.exists() and not directory.is_dir():
+        raise ValueError(f"{directory} is a file, but a directory is needed for {CONFIG} and {WEIGHTS}")
+    others = [path.name for pattern in _OF_ANOTHER for path in sorted(directory.glob(pattern))]
+    if others:
+        raise ValueError(
+            f"{directory} holds {quoted(others[0])}, with which another model would be read than is saved: save "
+            "to a new directory, or move it away"
+        )
+
+
+def _tensors(model: Transformer, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """All weights by Hugging Face's names, on the CPU, each with memory of its own."""
+    tensors, taken = {}, set()
+    for name, weight in _weights(model).items():
+        if name.endswith((".wq.weight", ".wk.weight")):
+            weight = split_pairs(weight, model.config.head_dim)
+        weight = weight.to("cpu", dtype or weight.dtype).contiguous()
+        weight = weight.clone() if weight.data_ptr() in taken else weight
+        taken.add(weight.data_ptr())
+        tensors[NAMES.theirs(name)] = weight
+    return tensors
+
+
+def _weights(model: Transformer) -> dict[str, Tensor]:
+    """The weights of a model by our names: int8 rows times their scales, a tied matrix once."""
+    state = model.state_dict()
+    for scale in [name for name in state if name.endswith(".scale")]:
+        name, steps = f"{scale.removesuffix('.scale')}.weight", state.pop(scale)
+        state[name] = (state[name] * steps[:, None]).to(state["norm.weight"].dtype)
+    _check_weights(state, model.config)
+    if model.config.tie_embeddings:
+        output, embedding = state.pop("output.weight"), state["tok_embeddings.weight"]
+        if output.data_ptr() != embedding.data_ptr() and not torch.equal(output, embedding):
+            raise ValueError("the configuration ties embedding and output, which differ: set tie_embeddings False")
+    return state
+
+
+def _check_weights(state: dict[str, Tensor], config: LlamaConfig) -> None:
+    expected = {name: tuple(weight.shape) for name, weight in empty_model(config).state_dict().items()}
+    for name in dict.fromkeys((*expected, *state)):
+        found = tuple(state[name].shape) if name in state else None
+        if found != expected.get(name):
+            raise ValueError(
+                f"the model's {name} has the shape {found}, but its configuration asks for {expected.get(name)} "
+                "(None is no such weight): only a model with all the weights of a Llama, and no others, is saved"
+            )
+        check_dtype(state[name].dtype)
+        if state[name].is_meta:
+            raise ValueError(f"the model's {name} is on 'meta' and has no values: load or train the model first")
+
+
+def _write(directory: Path, config: str, tensors: dict[str, Tensor]) -> None:
+    """Both files whole, beside their places, then put there."""
+    new_config, new_weights = (directory / f"{name}.partial" for name in (CONFIG, WEIGHTS))
+    try:
+        new_config.write_text(config, encoding="utf-8")
+        save_file(tensors, new_weights, metadata={"format": "pt"})
+        new_weights.chmod(new_config.stat().st_mode)  # as the umask says; safetensors writes for its owner alone
+        _replace(new_config, new_weights, directory)
+    except SafetensorError as error:
+        raise OSError(f"{directory / WEIGHTS} cannot be written ({error}): is the disk full?") from error
+    finally:
+        new_config.unlink(missing_ok=True)
+        new_weights.unlink(missing_ok=True)
+
+
+def _replace(new_config: Path, new_weights: Path, directory: Path) -> None:
+    """Between the two renames there is no config.json: a kill there must not pair an old one with new weights."""
+    config = directory / CONFIG
+    old = config.read_bytes() if config.is_file() else None
+    if old is not None and old != new_config.read_bytes():
+        config.unlink()
+    try:
+        new_weights.replace(directory / WEIGHTS)  # not written into: a model may be using the old ones
+    except OSError:
+        if old is not None:
+            config.write_bytes(old)
+        raise
+    new_config.replace(config)
+
+
+def _config(config: LlamaConfig) -> dict:
+    scaling = config.rope_scaling and {
+        "rope_type": "llama3",
+        "factor": config.rope_scaling.factor,
+        "low_freq_factor": config.rope_scaling.low_freq_factor,
+        "high_freq_factor": config.rope_scaling.high_freq_factor,
+        "original_max_position_embeddings": config.rope_scaling.original_context,
+    }
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": config.dim,
+        "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads,
+        "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim,
+        "intermediate_size": config.hidden_dim,
+        "vocab_size": config.vocab_size,
+        "max_position_embeddings": config.max_seq_len,
+        "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": scaling,
+        "hidden_act": "silu",
+        "attention_bias": False,
+        "mlp_bias": False,
+        "tie_word_embeddings": config.tie_embeddings,
+    }
