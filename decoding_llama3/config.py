@@ -118,10 +118,7 @@ class LlamaConfig:
         return vocabulary + self.n_layers * layer + self.dim
 
     def kv_cache_bytes(
-        self,
-        seq_len: int,
-        batch: int = 1,
-        dtype: torch.dtype = torch.bfloat16,
+        self, seq_len: int, batch: int = 1, dtype: torch.dtype = torch.bfloat16
     ) -> int:
         """Bytes of keys and values of `seq_len` tokens, all layers, for `batch` sequences."""
         bytes_per_token = 2 * self.n_layers * self.n_kv_heads * self.head_dim * dtype.itemsize
@@ -143,10 +140,8 @@ def _check_fields(config: LlamaConfig | RopeScaling) -> None:
     kinds = {"int": int, "float": int | float, "bool": bool}
     largest = {"int": 2**28, "float": 10**15}  # torch can count the bytes of such a matrix
     for field in fields(config):
-        kind, value = (
-            kinds.get(str(field.type), RopeScaling | None),
-            getattr(config, field.name),
-        )
+        value = getattr(config, field.name)
+        kind = kinds.get(str(field.type), RopeScaling | None)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise TypeError(f"{field.name} must be {field.type}, found {value!r}")
         if field.type in largest and not 0 < value <= largest[field.type]:

@@ -98,7 +98,7 @@ def source_line(name: Name) -> str:
     offset = next((i for i, line in enumerate(lines) if line.strip().startswith(wanted)), None)
     if offset is None:
         raise ValueError(f"{name.owner.__name__} no longer sets {word}: name it anew in rosetta.py")
-    return f"{inspect.getmodule(name.owner).__name__.rpartition('.')[2]}.py:{first + offset}"
+    return f"{name.owner.__module__.rpartition('.')[2]}.py:{first + offset}"
 
 
 def rows(stem: str | None = None) -> Iterator[list[str]]:

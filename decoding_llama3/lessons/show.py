@@ -168,7 +168,7 @@ def show_figure(figure: Figure, alt: str) -> None:
 def show_source(*objects: Callable) -> None:
     """Display the source of functions or classes of the package: the very lines that run."""
     for thing in objects:
-        module = inspect.getmodule(thing).__name__.replace(".", "/")
+        module = thing.__module__.replace(".", "/")
         display(Markdown(f"`{module}.py`\n```python\n{inspect.getsource(thing).rstrip()}\n```"))
 
 

@@ -1,5 +1,7 @@
 """One colour, one meaning, in every figure (Okabe-Ito palette, safe for colour-blind readers)."""
 
+from typing import Any
+
 import matplotlib as mpl
 from cycler import cycler
 
@@ -62,4 +64,5 @@ def thinned(count: int, most: int = 12) -> range:
 
 def use_style() -> None:
     """Make the project's style the default of this Python session's figures."""
-    mpl.rcParams.update(STYLE | {"font.family": font_families()})
+    wanted: dict[Any, Any] = STYLE | {"font.family": font_families()}
+    mpl.rcParams.update(wanted)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
@@ -12,7 +13,7 @@ from decoding_llama3.transformer import Transformer
 
 
 def exchanged(layer: nn.Module) -> None:
-    ff = layer.feed_forward
+    ff: Any = layer.feed_forward
     ff.w_gate, ff.w_up = ff.w_up, ff.w_gate
 
 

@@ -22,8 +22,9 @@ def half_split(weight: Tensor, head_dim: int) -> Tensor:
 def _halves(model: Transformer, tokenizer: Tokenizer) -> Iterator[str]:
     broken, tokens = copy.deepcopy(model), tale(tokenizer)
     for layer in broken.layers:
-        for w in (layer.attention.wq, layer.attention.wk):
-            w.weight.copy_(half_split(w.weight, model.config.head_dim))
+        for name in ("attention.wq", "attention.wk"):
+            weight = layer.get_parameter(f"{name}.weight")
+            weight.copy_(half_split(weight, model.config.head_dim))
     off = (broken(tokens) - model(tokens))[0].abs().amax(dim=-1)
     yield f"every shape fits; loss {loss_of(model, tokens):.1f} before, {loss_of(broken, tokens):.1f} now"
     first, others = off[0] < 1e-3, (off[1:] < 1e-3).all()

@@ -26,8 +26,8 @@ def draw_curves(
     """
     labels = {name: name for name in curves} | dict(labels or {})
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.4), width_ratios=(3, 2))
-    figure.get_layout_engine().set(wspace=0.06)
-    ends = {}
+    figure.set_layout_engine("constrained", wspace=0.06)
+    ends, steps = {}, np.zeros(1, dtype=int)
     for (name, seeds), colour in zip(curves.items(), _COLOURS[: len(curves)], strict=True):
         steps = np.array([point.step for point in next(iter(seeds.values()))])
         losses = np.array([[point.held_out_loss for point in points] for points in seeds.values()])

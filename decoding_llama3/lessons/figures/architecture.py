@@ -135,7 +135,8 @@ def _colour(part: str, lit: str | None) -> tuple[float, float, float]:
     full = to_rgb(_COLOURS[part])
     if _is_lit(part, lit):
         return full
-    return tuple(0.12 * channel + 0.88 * 0.93 for channel in full)
+    red, green, blue = (0.12 * channel + 0.88 * 0.93 for channel in full)
+    return red, green, blue
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], head: bool = True) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Float
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -35,7 +36,7 @@ def draw_steps(
         figure.colorbar(image, ax=ax, orientation="horizontal", shrink=0.9, location="top")
     axes[0].set_ylabel("the token that attends (query)")
     axes[1].set_xlabel("the token attended to (key)")
-    row, column = divmod(weights[1:].argmax().item(), len(tokens))
+    row, column = divmod(int(weights[1:].argmax()), len(tokens))
     figure.suptitle(
         f"{name}: the largest weight is {weights[1 + row, column]:.2f}, "
         f"from {token_label(tokens[1 + row])} to {token_label(tokens[column])}",
@@ -51,10 +52,10 @@ def draw_maps(maps: Mapping[str, Float[Tensor, "seq seq"]], tokens: Sequence[str
     figure, axes = plt.subplots(2, 2, figsize=(style.WIDTH, 9.2), sharex=True, sharey=True)
     for ax, (name, weights) in zip(axes.flat, maps.items(), strict=True):
         hidden = torch.ones_like(weights, dtype=torch.bool).triu(1)
-        image = ax.imshow(weights.masked_fill(hidden, torch.nan), cmap=style.SEQUENTIAL, vmin=0, vmax=1)
+        ax.imshow(weights.masked_fill(hidden, torch.nan), cmap=style.SEQUENTIAL, vmin=0, vmax=1)
         ax.set_title(name, fontsize=11, fontweight="normal")
         _token_axes(ax, tokens)
-    figure.colorbar(image, ax=axes, shrink=0.5, label="attention weight (each row sums to 1)")
+    figure.colorbar(axes.flat[0].images[0], ax=axes, shrink=0.5, label="attention weight (each row sums to 1)")
     figure.supylabel("the token that attends (query)", fontsize=12)
     figure.supxlabel("the token attended to (key)", fontsize=12)
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
@@ -65,12 +66,12 @@ def draw_head_scores(scores: Mapping[str, Float[Tensor, "layers heads"]], title:
     """A square for every head, in a panel per kind of place: its mean weight there."""
     figure, axes = plt.subplots(1, len(scores), figsize=(style.WIDTH, 3.6), sharey=True)
     for ax, (kind, values) in zip(axes, scores.items(), strict=True):
-        image = ax.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
+        ax.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
         ax.set_title(kind, fontsize=12, fontweight="normal")
         ax.set_xticks(style.thinned(values.shape[1]))
         ax.set_yticks(style.thinned(values.shape[0]))
         ax.set_xlabel("query head")
-        layer, head = divmod(values.argmax().item(), values.shape[1])
+        layer, head = divmod(int(values.argmax()), values.shape[1])
         dark = values[layer, head] < 0.6
         ax.text(
             head,
@@ -82,7 +83,7 @@ def draw_head_scores(scores: Mapping[str, Float[Tensor, "layers heads"]], title:
             fontsize=11,
         )
     axes[0].set_ylabel("block")
-    figure.colorbar(image, ax=axes, label="mean attention weight")
+    figure.colorbar(axes[0].images[0], ax=axes, label="mean attention weight")
     figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
     return figure
 
@@ -172,16 +173,14 @@ def draw_cache(
     limit = torch.stack(list(frames)).abs().max().item()
     for ax, keys, count in zip(axes, frames, counts, strict=True):
         blank = (torch.arange(len(keys)) >= count)[:, None]
-        image = ax.imshow(
-            keys.masked_fill(blank, torch.nan), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto"
-        )
+        ax.imshow(keys.masked_fill(blank, torch.nan), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
         ax.axhline(count - 0.5, color=style.KEY)
         ax.set_title(f"{count} tokens: {count * bytes_per_token:,} bytes", fontsize=12, fontweight="normal")
         ax.set_xlabel("feature of the key")
     slots = [token_label(token) for token in tokens] + [""] * (len(frames[0]) - len(tokens))
     axes[0].set_yticks(range(len(slots)), slots)
     axes[0].tick_params(left=False)
-    figure.colorbar(image, ax=axes, label="stored value")
+    figure.colorbar(axes[0].images[0], ax=axes, label="stored value")
     figure.suptitle(
         f"Each token adds one row that never changes again: {bytes_per_token:,} bytes in all blocks",
         x=0.01,
@@ -191,7 +190,7 @@ def draw_cache(
     return figure
 
 
-def _token_axes(ax: plt.Axes, tokens: Sequence[str]) -> None:
+def _token_axes(ax: Axes, tokens: Sequence[str]) -> None:
     names = [token_label(token) for token in tokens]
     ax.set_xticks(range(len(names)), names, rotation=90)
     ax.set_yticks(range(len(names)), names)
@@ -199,8 +198,9 @@ def _token_axes(ax: plt.Axes, tokens: Sequence[str]) -> None:
 
 
 def draw_forming(curves: Mapping[str, Sequence], title: str) -> Figure:
-    """Share of letters predicted by training step, a line per model; `curves` as `induction.train` yields them."""
+    """Share of letters predicted by step, a line per model; `curves` as `induction.train_copier` yields them."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
+    steps = (0,)
     for (name, moments), colour in zip(curves.items(), (style.RESIDUAL, style.QUERY), strict=True):
         steps, shares = zip(*((moment.step, 100 * moment.accuracy) for moment in moments), strict=True)
         ax.plot(steps, shares, color=colour)

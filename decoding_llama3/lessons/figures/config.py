@@ -191,7 +191,7 @@ def draw_shapes(runs: Sequence[Mapping[str, float]], title: str) -> Figure:
             ax.annotate(
                 name,
                 (run["parameters"] / 1e6, run["bits_per_byte"]),
-                xytext=beside.get(run["layers"], (6, 3)),
+                xytext=beside.get(int(run["layers"]), (6, 3)),
                 textcoords="offset points",
                 ha="right" if run["layers"] in (3, 9) else "left",
                 color=colour,

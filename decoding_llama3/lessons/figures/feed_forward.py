@@ -9,6 +9,7 @@ from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from decoding_llama3.lessons import style
@@ -64,7 +65,7 @@ def draw_text(values: Float[Tensor, " tokens"], tokens: Sequence[str], title: st
             line, column, text = line + 1, 0, text.removeprefix(" ")
         shade = colour(norm(value))
         ink = "white" if abs(value) > 0.6 * limit else "black"
-        ax.add_patch(plt.Rectangle((column, -line - 0.5), len(text), 0.9, color=shade, linewidth=0))
+        ax.add_patch(Rectangle((column, -line - 0.5), len(text), 0.9, color=shade, linewidth=0))
         for i, character in enumerate(text):  # one at a time: every character as wide as the next
             ax.text(column + i + 0.5, -line - 0.05, character, color=ink, **font)
         column += len(text)
@@ -88,7 +89,7 @@ def draw_deleted(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
             0.98, 0.9 - 0.09 * i, f"without the {name}", color=colours[name], ha="right", transform=ax.transAxes
         )
     ax.axhline(0, color="lightgrey", linewidth=1)
-    shown = style.thinned(len(values))
+    shown = style.thinned(max(map(len, losses.values())))
     ax.set_xticks(shown, [f"block {i}" for i in shown])
     ax.set(ylabel="rise of the loss (nats per token)", title=title)
     return figure

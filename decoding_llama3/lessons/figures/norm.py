@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib import pyplot as plt
@@ -84,7 +85,7 @@ def draw_outputs(values: Float[Tensor, " values"], inside: float, title: str) ->
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
     ax.axvspan(0, 1, color=style.NEUTRAL, alpha=0.25, linewidth=0)
     shown = values[values.abs() < 4]
-    counts, _, _ = ax.hist(shown, bins=90, color=style.NORM)
+    counts = np.asarray(ax.hist(shown, bins=90, color=style.NORM)[0])
     beyond = 1 - len(shown) / len(values)
     ax.text(
         0.99, 0.5, f"{beyond:.1%} lie outside\nthis picture", ha="right", color="dimgrey", transform=ax.transAxes

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.patches import Circle
 from torch import Tensor
 
 from decoding_llama3.lessons import style
@@ -17,7 +18,7 @@ def draw_hands(hands: Float[Tensor, "positions pairs 2"], wavelengths: Sequence[
     for i, ax in enumerate(axes):
         length = hands[:, i].norm(dim=-1).max().item()
         crowded = wavelengths[i] > 60
-        ax.add_patch(plt.Circle((0, 0), length, fill=False, color="lightgrey"))
+        ax.add_patch(Circle((0, 0), length, fill=False, color="lightgrey"))
         for position, (x, y) in enumerate(hands[:, i].tolist()):
             fade = 1 - 0.8 * position / len(hands)
             colour = "black" if position == 0 else style.QUERY

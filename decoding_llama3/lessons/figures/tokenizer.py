@@ -264,6 +264,7 @@ def draw_pieces(counts: Mapping[str, Mapping[str, float]], title: str) -> Figure
 def draw_cuts(cuts: Mapping[int, Sequence[bytes]], title: str) -> Figure:
     """One text, a row for each size of the vocabulary, as boxes of pieces; single bytes are grey."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 0.62 * len(cuts) + 0.7))
+    left = 0
     for y, (size, pieces) in enumerate(cuts.items()):
         left = 0
         for i, piece in enumerate(pieces):
