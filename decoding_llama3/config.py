@@ -138,7 +138,7 @@ def ffn_hidden_dim(dim: int, multiple_of: int, multiplier: float | None = None) 
 
 def _check_fields(config: LlamaConfig | RopeScaling) -> None:
     kinds = {"int": int, "float": int | float, "bool": bool}
-    largest = {"int": 2**28, "float": 10**15}  # torch can count the bytes of such a matrix
+    largest = {"int": 2**28, "float": 1e38}  # torch can count the bytes of such a matrix
     for field in fields(config):
         value = getattr(config, field.name)
         kind = kinds.get(str(field.type), RopeScaling | None)

@@ -43,9 +43,13 @@ def reference(config: dl.LlamaConfig) -> meta.Transformer:
 
 
 @pytest.fixture(params=MODELS)
-def pair(request, tmp_path):
-    """Their model and ours, read from the files that theirs is saved to."""
+def pair(request, tmp_path, monkeypatch):
+    """Their model and ours, read from the files that theirs is saved to.
+
+    params.json do not state the factor of scaled RoPE: the preset of the same widths does.
+    """
     config = shrink(request.param)
+    monkeypatch.setitem(dl.PRESETS, "shrunk", dataclasses.asdict(config))
     theirs = reference(config)
     torch.save(theirs.state_dict(), tmp_path / "consolidated.00.pth")
     (tmp_path / "params.json").write_text(json.dumps(params(config)))

@@ -105,7 +105,7 @@ def test_a_newer_torch_is(file, version, monkeypatch):
         (lambda: torch.ones(192).to(torch.float8_e4m3fn), r"quantised"),
         (lambda: torch.ones(192, dtype=torch.int8), r"'norm\.weight' as torch\.int8, and quantised weights"),
         (lambda: torch.ones(192, dtype=torch.complex64), r"'norm\.weight' as torch\.complex64"),
-        (lambda: torch.ones(1).expand(192), r"holds 'norm\.weight' of 768 bytes in 4, which repeat"),
+        (lambda: torch.ones(1).expand(192), r"has 'norm\.weight' of 768 bytes in 4, which repeat"),
         (lambda: torch.tensor(1.0), r"'norm\.weight' of shape \(\)"),
     ],
     ids=["sparse", "csr", "meta", "nested", "quantised", "float8", "int8", "complex", "expanded", "0-d"],
