@@ -56,9 +56,9 @@ def test_text_comes_as_it_is_made():
         (("generate", "x", "--tokenizer", "llama3"), "has 128256 tokens, but the model in"),
         (("chat", "tiny"), "has never seen a chat"),
         (("info", "llama9"), "no preset and no directory is called llama9"),
-        (("train", "no-folder", "--out", "x", "--held-out", "y.txt"), "0 .txt files"),
-        (("prepare", "x", "--out", "y", "--ranges", "none.csv", "--words", "z"), "there is no file none.csv"),
-        (("evaluate", "x", "--held-out", "y.txt", "--words", "none.txt"), "0 .txt files"),
+        (("train", "no-folder", "--out", "x", "--held-out", "y.txt"), "there is no folder no-folder"),
+        (("prepare", "x", "--out", "y", "--ranges", "none.csv", "--words", "z"), "there is no file z"),
+        (("evaluate", "x", "--held-out", "y.txt", "--words", "none.txt"), "there is no folder x"),
         (("bench", "tiny", "--random", "125m"), "found a checkpoint (tiny) and --random 125m"),
         (("bench", "--random", "7b"), "no preset is called '7b'"),
         (("bench", "--prompts", "128;512"), "--prompts are whole numbers with commas between"),
@@ -119,13 +119,13 @@ def test_texts_are_prepared_and_a_model_of_another_shape_is_trained_on_them(fold
     (tmp_path / "ranges.csv").write_text("file,first,last\na.txt,2,119\nz.txt,1,6\n")
     (tmp_path / "words.txt").write_text("golden apple\n")
     lists = ("--ranges", f"{tmp_path}/ranges.csv", "--words", f"{tmp_path}/words.txt")
-    prepared = run("prepare", str(folder), "--out", f"{tmp_path}/texts", *lists)
+    prepared = run("prepare", str(folder), "--out", f"{tmp_path}/prepared", *lists)
     assert prepared.exit_code == 0
     assert "2 files" in prepared.stderr
     shape = dataclasses.replace(shrink("llama3-8b"), vocab_size=524, max_seq_len=64)
     save_huggingface(randomize(dl.Transformer(shape)), tmp_path / "shape")
     settings = ("--config", f"{tmp_path}/shape", "--steps", "2", "--batch", "2", "--seq-len", "16")
-    trained = run("train", f"{tmp_path}/texts", "--out", f"{tmp_path}/mine", "--held-out", "z.txt", *settings)
+    trained = run("train", f"{tmp_path}/prepared", "--out", f"{tmp_path}/mine", "--held-out", "z.txt", *settings)
     assert trained.exit_code == 0, trained.stderr
     result = run("generate", "the king", f"{tmp_path}/mine", "-n", "5")
     assert result.exit_code == 0

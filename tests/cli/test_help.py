@@ -8,7 +8,10 @@ from typing import get_type_hints
 import pytest
 from typer.testing import CliRunner
 
-from decoding_llama3.benchmark import measure, runs
+from decoding_llama3.benchmark import measure
+from decoding_llama3.benchmark.engines import OURS
+from decoding_llama3.benchmark.huggingface import BASELINES
+from decoding_llama3.benchmark.models import SHAPES
 from decoding_llama3.cli import app, bench, generate, options
 
 COMMANDS = [command.callback.__name__ for command in app.registered_commands]
@@ -71,9 +74,9 @@ def test_help_of_bench_says_what_benchmark_does():
     text = shown("bench", "--help")
     for formula in measure.FORMULAS.values():
         assert formula in text
-    assert tuple(measure.SHAPES) == bench.SHAPES
-    assert tuple(runs.OURS) == bench.ENGINES
-    assert tuple(runs.RIVALS) == bench.RIVALS
+    assert tuple(SHAPES) == bench.SHAPES
+    assert tuple(OURS) == bench.ENGINES
+    assert tuple(BASELINES) == bench.BASELINES
 
 
 def test_the_dtypes_of_the_command_are_dtypes_of_torch():

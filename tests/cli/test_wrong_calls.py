@@ -63,9 +63,9 @@ CALLS = {
         ("generate x --tokenizer {place}/none", "tokenizer"),
         ("generate x --tokenizer {place}/latin.txt", "latin.txt"),
         ("generate x no/such/folder", "no directory no/such/folder"),
-        ("generate x {place}/latin.txt", "no directory"),
+        ("generate x {place}/latin.txt", "is a file: pass the directory of the checkpoint"),
         ("generate x {place}/empty", "neither config.json"),
-        (f"generate x {LONG}", "name too long"),
+        (f"generate x {LONG}", "no directory 'xxx"),
         ("generate x {place}/configuration_alone", "tokenizer.model"),
         ("generate x {place}/huge --tokenizer tiny", ""),
         ("generate x {place}/deep --tokenizer tiny", "nested"),
@@ -79,7 +79,7 @@ CALLS = {
         ("chat tiny", "has never seen a chat"),
         ("chat no/such/folder", "no directory no/such/folder"),
         ("chat {place}/empty", "neither config.json"),
-        (f"chat {LONG}", "name too long"),
+        (f"chat {LONG}", "no directory 'xxx"),
         ("chat {place}/mine", "no tokenizer.model"),
         ("chat {place}/mine --tokenizer {place}/none", "tokenizer"),
         ("chat {place}/mine --tokenizer llama3", "has 128256 tokens, but the model in"),
@@ -95,7 +95,7 @@ CALLS = {
         ("info llama9", "no preset and no directory is called llama9"),
         ("info tiny more", "unexpected extra argument"),
         ("info {place}/empty", "neither config.json"),
-        ("info {place}/latin.txt", "no directory"),
+        ("info {place}/latin.txt", "is a file: pass the directory of the checkpoint"),
         ("info {place}/deep", "nested"),
         ("info {place}/utf16", "UTF-8"),
         (f"info {LONG}", "name too long"),
@@ -105,7 +105,7 @@ CALLS = {
         ("bench --random 7b", "no preset is called '7b'"),
         ("bench --random ''", "no preset is called ''"),
         ("bench no/such/folder", "no directory no/such/folder"),
-        (f"bench {LONG}", "name too long"),
+        (f"bench {LONG}", "no directory 'xxx"),
         ("bench --prompts '128;512'", "--prompts are whole numbers with commas between"),
         ("bench --prompts ''", "--prompts are whole numbers with commas between"),
         ("bench --prompts 0", "prompts have 1 token or more"),
@@ -114,10 +114,10 @@ CALLS = {
         ("bench --contexts=-4", "contexts have 1 token or more"),
         ("bench --engines warp", "no engine is called 'warp'"),
         ("bench --engines ''", "no engine is called ''"),
-        ("bench --against vllm", "no rival is called 'vllm'"),
+        ("bench --against vllm", "no baseline is called 'vllm'"),
         ("bench --runs 0", "--runs"),
         ("bench --new-tokens none", "--new-tokens"),
-        ("bench --ladder --growth", "found --ladder and --growth: give one of the two"),
+        ("bench --ladder --scaling", "found --ladder and --scaling: give one of the two"),
         ("bench --device gpu", "device 'gpu' cannot be used here"),
         ("bench --dtype int4", "dtype is one of float32"),
         ("bench --json no-folder/x.json", "--json no-folder/x.json lies in no folder there is"),
@@ -137,7 +137,7 @@ CALLS = {
         ),
         (
             "prepare {place}/none --out {place}/out --ranges {place}/ranges.csv --words {place}/words",
-            "lacks a.txt",
+            "lacks 'a.txt'",
         ),
         ("prepare {place}/texts --out {place}/words --ranges {place}/ranges.csv --words {place}/words", "--out"),
         ("prepare {place}/texts --out {place}/words/x --ranges {place}/ranges.csv --words {place}/words", "--out"),
@@ -157,7 +157,7 @@ CALLS = {
         ("train", "missing argument"),
         ("train {place}/texts", "missing option '--out'"),
         ("train {place}/texts --out {place}/out", "missing option '--held-out'"),
-        ("train {place}/none --out {place}/out --held-out z.txt", "0 .txt files"),
+        ("train {place}/none --out {place}/out --held-out z.txt", "there is no folder"),
         ("train {place}/texts --out {place}/out --held-out none.txt", "no none.txt"),
         ("train {place}/texts --out {place}/out --held-out empty.txt", "is empty"),
         ("train {place} --out {place}/out --held-out latin.txt", "UTF-8"),
@@ -174,7 +174,7 @@ CALLS = {
         ("train {place}/texts --out {place}/out --held-out z.txt --warmup 0", "--warmup"),
         ("train {place}/texts --out {place}/out --held-out z.txt --learning-rate fast", "--learning-rate"),
         ("train {place}/texts --out {place}/out --held-out z.txt --repeats 1:2", "repeats are step:share:longest"),
-        ("train {place}/texts --out {place}/out --held-out z.txt --repeats 0:7:9", "a share of repeats is"),
+        ("train {place}/texts --out {place}/out --held-out z.txt --repeats 0:7:9", "a share of repeats must be"),
         (
             "train {place}/texts --out {place}/damaged --held-out z.txt --config {place}/mine --seq-len 16",
             "damaged",
@@ -195,7 +195,7 @@ CALLS = {
     "evaluate": [
         ("evaluate", "missing argument"),
         ("evaluate {place}/texts", "missing option '--held-out'"),
-        ("evaluate {place}/none --held-out z.txt --out {place}/e.json", "0 .txt files"),
+        ("evaluate {place}/none --held-out z.txt --out {place}/e.json", "there is no folder"),
         ("evaluate {place}/texts --held-out empty.txt --out {place}/e.json", "is empty"),
         ("evaluate {place}/texts --held-out z.txt --out {place}", "is a folder: give the name of a file"),
         ("evaluate {place}/texts --held-out z.txt --out {place}/none/e.json", "lies in no folder there is"),
@@ -310,9 +310,9 @@ def test_the_place_of_the_result_is_refused_before_the_work(place, monkeypatch):
         raise AssertionError("the work has begun")
 
     monkeypatch.setattr("decoding_llama3.experiments.evaluation.evaluate", work)
-    monkeypatch.setattr("decoding_llama3.benchmark.runs.run", work)
+    monkeypatch.setattr("decoding_llama3.benchmark.runs.run_engines", work)
     monkeypatch.setattr("decoding_llama3.experiments.training.train", work)
-    monkeypatch.setattr("decoding_llama3.experiments.corpus.prepare", work)
+    monkeypatch.setattr("decoding_llama3.experiments.preparation.prepare", work)
     check(call(place, "evaluate {place}/texts --held-out z.txt --out {place}"), "is a folder")
     check(call(place, "bench --json {place}"), "is a folder")
     check(call(place, "train {place}/texts --out {place}/words --held-out z.txt"), "cannot be a folder")
