@@ -84,4 +84,8 @@ def __dir__() -> list[str]:
 
 
 def _files() -> set[str]:
-    return {module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")}
+    return {
+        module.name
+        for module in pkgutil.iter_modules(__path__)
+        if not module.name.startswith("_")
+    }

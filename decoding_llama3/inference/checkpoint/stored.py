@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ def check_dtype(dtype: torch.dtype) -> None:
         )
 
 
+@runtime_checkable  # for the typed test run
 class Read(Protocol):
     """Reads one tensor. `keep=True` says that it will stay as it is, so it may be a view of the mapped file."""
 
