@@ -4,7 +4,6 @@ A plain loop of forward calls that asks for the logits of the last token only: e
 its own `generate`. Eager with the cache that grows, or compiled with the cache of fixed length.
 """
 
-import dataclasses
 import inspect
 from os import PathLike
 from typing import Any
@@ -17,6 +16,7 @@ from decoding_llama3.benchmark.engines import Engine, Session
 from decoding_llama3.benchmark.machine import version
 from decoding_llama3.benchmark.work import tensor_bytes
 from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.checkpoint.export import huggingface_settings
 from decoding_llama3.inference.checkpoint.find import read_config
 from decoding_llama3.inference.memory import check_memory
 
@@ -24,15 +24,15 @@ BASELINES = {"huggingface-eager": {"compile": False}, "huggingface-compiled": {"
 
 
 def check_transformers() -> None:
-    """Raise ValueError unless transformers 5 or newer is installed."""
+    """Raise ValueError unless transformers 5.4 or newer is installed: older ones compute other cached logits."""
     found = version("transformers")
     if found is None:
         raise ValueError(
             "the comparison with Hugging Face needs transformers: pip install 'decoding-llama3[test]'"
         )
-    if int(found.split(".")[0]) < 5:
+    if tuple(map(int, found.split(".")[:2])) < (5, 4):
         raise ValueError(
-            f"the comparison needs transformers 5 or newer, found {found}: pip install --upgrade transformers"
+            f"the comparison needs transformers 5.4 or newer, found {found}: pip install --upgrade transformers"
         )
 
 
@@ -58,11 +58,12 @@ def checkpoint_engine(
 def random_engine(config: LlamaConfig, device: str | torch.device, dtype: torch.dtype, compile: bool) -> Engine:
     """transformers' model of that shape with random weights of its own, made where they are to be."""
     from transformers import AutoModelForCausalLM
+    from transformers import LlamaConfig as TransformersConfig
 
     check_memory(config, device, dtype)
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(
-            _transformers_config(config), dtype=dtype, attn_implementation="sdpa"
+            TransformersConfig.from_dict(huggingface_settings(config)), dtype=dtype, attn_implementation="sdpa"
         )
     return _engine(model.eval(), compile)
 
@@ -114,26 +115,3 @@ class _Session:
         self.n_past += tokens.shape[1]
         named = {self.cache_name: self.cache}
         return forward(tokens, use_cache=True, logits_to_keep=1, **named).logits[0, -1].float()
-
-
-def _transformers_config(config: LlamaConfig) -> Any:
-    from transformers import LlamaConfig as TransformersConfig
-
-    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
-    if config.rope_scaling is not None:
-        scaling = dataclasses.asdict(config.rope_scaling)
-        scaling["original_max_position_embeddings"] = scaling.pop("original_context")
-        rope |= scaling | {"rope_type": "llama3"}
-    return TransformersConfig(
-        hidden_size=config.dim,
-        num_hidden_layers=config.n_layers,
-        num_attention_heads=config.n_heads,
-        num_key_value_heads=config.n_kv_heads,
-        head_dim=config.head_dim,
-        intermediate_size=config.hidden_dim,
-        vocab_size=config.vocab_size,
-        max_position_embeddings=config.max_seq_len,
-        rms_norm_eps=config.norm_eps,
-        rope_parameters=rope,
-        tie_word_embeddings=config.tie_embeddings,
-    )

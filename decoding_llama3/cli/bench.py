@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from decoding_llama3.cli.files import check_output_file, write_whole
+from decoding_llama3.cli.files import check_output_file, write_result
 from decoding_llama3.cli.models import dtype_of
 from decoding_llama3.cli.options import CHECKPOINT, Device, Dtype
 from decoding_llama3.cli.terminal import console, note, waiting
@@ -68,7 +68,7 @@ def bench(
         out.print(part)
     if json_file is not None:
         result["command"] = shlex.join(["decoding-llama3", *sys.argv[1:]])
-        write_whole(json_file, json.dumps(result, indent=2) + "\n")
+        write_result(json_file, json.dumps(result, indent=2) + "\n")
         note(f"all figures lie in {json_file}")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from decoding_llama3.cli.conversation import Conversation, in_common
+from decoding_llama3.cli.conversation import Conversation
 from decoding_llama3.cli.generate import check_text, seed_of
 from decoding_llama3.cli.models import load, say_if_base
 from decoding_llama3.cli.options import (
@@ -26,6 +26,7 @@ from decoding_llama3.cli.options import (
 )
 from decoding_llama3.cli.speed import Speed
 from decoding_llama3.cli.terminal import note, write, write_generated
+from decoding_llama3.inference.prefix import prefix_length
 
 if TYPE_CHECKING:
     import decoding_llama3 as dl
@@ -89,7 +90,7 @@ class _Talk:
     def answer(self, prompt: list[int]) -> None:
         """Print the answer to `prompt` as it comes, until its end or Ctrl-C, and remember it."""
         tokenizer, new, was_stopped = self.conversation.tokenizer, [], False
-        n_known = in_common(self.generator.past, prompt[:-1])
+        n_known = prefix_length(self.generator.past, prompt[:-1])
         timed = self.speed.timed(self._draw(prompt, self.tokens), len(prompt) - n_known)
 
         def remembered() -> Iterator[int]:

@@ -56,9 +56,3 @@ class Conversation:
         """Remember the turn that ended with `answer` to the last `prompt`."""
         start = len(self._beginning) + sum(map(len, self._turns))
         self._turns.append([*prompt[start:], *answer, self.tokenizer.special_ids[END_OF_TURN]])
-
-
-def in_common(one: list[int], other: list[int]) -> int:
-    """How many tokens two texts have in common from the beginning on."""
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))

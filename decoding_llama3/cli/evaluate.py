@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from decoding_llama3.cli.files import check_output_file, write_whole
+from decoding_llama3.cli.files import check_output_file, write_result
 from decoding_llama3.cli.models import load, read_texts
 from decoding_llama3.cli.options import Checkpoint, Device
 from decoding_llama3.cli.terminal import console, note, visible, waiting, write
@@ -42,7 +42,7 @@ def evaluate(
             note(f"{time.strftime('%H:%M:%S')}  {line}")
 
         result = evaluation.evaluate(model, tokens_of, texts, settings, listed, report)
-    write_whole(out_file, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_result(out_file, json.dumps(result, indent=2, ensure_ascii=False) + "\n")
     _print_bits(result["bits_per_byte"])
     for line in _lines(result):
         write(visible(line) + "\n")

@@ -15,7 +15,8 @@ def check_output_file(option: str, path: Path) -> None:
         raise ValueError(f"{option} {path} lies in no folder there is: make {path.parent} first")
     if path.exists() and not os.access(path, os.W_OK):
         raise ValueError(f"{option} {path} is write-protected: give another name, or change its permissions")
-    _try_to_write(option, path, _partial(path))
+    target = path.resolve()
+    _try_to_write(option, path, target.with_name(f"{target.name}.new"))
 
 
 def check_output_folder(option: str, path: Path) -> None:
@@ -25,26 +26,17 @@ def check_output_folder(option: str, path: Path) -> None:
     existing = next(folder for folder in (path, *path.absolute().parents) if os.path.lexists(folder))
     if not existing.is_dir():
         raise ValueError(f"{option} {path} cannot be a folder, because {existing} is none: give another name")
-    _try_to_write(option, path, existing / ".decoding-llama3.partial")
+    _try_to_write(option, path, existing / ".decoding-llama3.new")
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file as UTF-8: a stop in the middle leaves what was there before."""
+def write_result(path: Path, text: str) -> None:
+    """Write a text file as UTF-8, whole or not at all; into a device or a pipe as it comes."""
     if _is_stream(path):
         path.write_text(text, encoding="utf-8")
         return
-    partial = _partial(path)
-    try:
-        partial.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(partial, path.resolve())  # where `path` is a link, the file that it leads to
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    from decoding_llama3.experiments.files import write_text
 
-
-def _partial(path: Path) -> Path:
-    target = path.resolve()
-    return target.with_name(f"{target.name}.partial")
+    write_text(path.resolve(), text)  # where `path` is a link, the file that it leads to
 
 
 def _is_stream(path: Path) -> bool:
@@ -52,10 +44,10 @@ def _is_stream(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def _try_to_write(option: str, path: Path, partial: Path) -> None:
+def _try_to_write(option: str, path: Path, fresh: Path) -> None:
     try:
-        partial.open("ab").close()
-        partial.unlink()
+        fresh.open("ab").close()
+        fresh.unlink()
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
         raise ValueError(f"{option} {path} cannot be written ({reason}): give another place") from None

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from decoding_llama3.inference.arguments import check_ids, check_prompt, check_real, check_seed, check_whole
 from decoding_llama3.inference.compile import NO_COMPILER, CompiledTransformer, DecodeStep, can_compile
 from decoding_llama3.inference.memory import CACHED
+from decoding_llama3.inference.prefix import prefix_length
 from decoding_llama3.inference.sampling import NOT_FINITE, sample
 from decoding_llama3.kv_cache import KVCache
 from decoding_llama3.transformer import Transformer
@@ -124,7 +125,7 @@ class Generator:
             return
         if not self._fits():
             self._use([])
-        self.past = self.past[: _in_common(self.past, prompt[:-1])] if keep else []
+        self.past = self.past[: prefix_length(self.past, prompt[:-1])] if keep else []
         self._reserve(min(len(prompt) + n_tokens - 1, max(len(prompt), CACHED)))
         token = choose(self._read(prompt[len(self.past) :]))
         for at in range(len(prompt), len(prompt) + n_tokens):
@@ -241,12 +242,6 @@ def _to_host(token: Int[Tensor, "1"]) -> Callable[[], int | float | bool]:
         return arriving.item()
 
     return wait
-
-
-def _in_common(one: list[int], other: list[int]) -> int:
-    """How many tokens two texts have in common from the beginning on."""
-    pairs = zip(one, other, strict=False)
-    return next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)))
 
 
 def _rounded_up(length: int) -> int:

@@ -47,7 +47,12 @@ def test_without_a_compiler_only_eager_engines_are_measured(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("found", "words"), [(None, r"pip install 'decoding-llama3\[test\]'"), ("4.57", "5 or newer, found 4.57")]
+    ("found", "words"),
+    [
+        (None, r"pip install 'decoding-llama3\[test\]'"),
+        ("4.57", "5.4 or newer, found 4.57"),
+        ("5.3.0", "5.4 or newer, found 5.3"),
+    ],
 )
 def test_a_comparison_without_transformers_says_how_to_get_it(monkeypatch, found, words):
     monkeypatch.setattr(huggingface, "version", lambda package: found)

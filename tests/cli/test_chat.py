@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 import decoding_llama3 as dl
 from decoding_llama3.cli import app
-from decoding_llama3.cli.conversation import END_OF_TURN, Conversation, in_common
+from decoding_llama3.cli.conversation import END_OF_TURN, Conversation
 from decoding_llama3.inference.checkpoint.export import save_huggingface
 from decoding_llama3.inference.generator import Generator
+from decoding_llama3.inference.prefix import prefix_length
 
 SYSTEM = "You are a king and say little, but what you say is kind and true."
 TINY = dl.inference.data.data_directory() / "tiny-llama3"
@@ -173,7 +174,7 @@ def test_control_c_stops_the_answer_and_not_the_talk(instruct, monkeypatch, afte
     tokenizer, model = dl.load_tokenizer("tiny"), dl.load_model(instruct, dtype=dl.config.torch.float32)
     expected = list(plain(Generator(model), turns[2], 6, stop_ids=tokenizer.stop_ids))
     assert answer == tokenizer.decode(expected) + "\n"
-    assert (in_common(turns[1], turns[2]) == len(turns[1])) == (after > 0), "an answer of nothing is forgotten"
+    assert (prefix_length(turns[1], turns[2]) == len(turns[1])) == (after > 0), "an answer of nothing is forgotten"
 
 
 def test_control_c_while_the_prompt_is_read_leaves_no_wrong_cache(instruct, monkeypatch):

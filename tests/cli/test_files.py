@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from decoding_llama3.cli.files import check_output_file, check_output_folder, write_whole
+from decoding_llama3.cli.files import check_output_file, check_output_folder, write_result
 
 NOT_ROOT = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="permissions do not bind the superuser"
@@ -28,7 +28,7 @@ def test_a_place_that_can_be_written_is_accepted_and_left_as_it_was(tmp_path):
         (".", "--out .* is a folder: give the name of a file"),
         ("none/x.json", "lies in no folder there is: make .*none first"),
         ("file/x.json", "lies in no folder there is"),
-        (f"{'x' * 250}", "cannot be written .file name too long.: give another place"),
+        (f"{'x' * 252}", "cannot be written .file name too long.: give another place"),
     ],
 )
 def test_a_file_that_cannot_be_made_is_refused(tmp_path, path, words):
@@ -60,7 +60,7 @@ def test_what_is_write_protected_is_refused(tmp_path):
 
 
 def test_text_is_written_as_utf8_with_line_ends_of_unix(tmp_path):
-    write_whole(tmp_path / "x", "ä\nb\n")
+    write_result(tmp_path / "x", "ä\nb\n")
     assert (tmp_path / "x").read_bytes() == "ä\nb\n".encode()
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
@@ -68,7 +68,7 @@ def test_text_is_written_as_utf8_with_line_ends_of_unix(tmp_path):
 def test_a_failure_in_the_middle_leaves_the_old_file(tmp_path):
     (tmp_path / "x").write_text("old")
     with pytest.raises(UnicodeEncodeError):
-        write_whole(tmp_path / "x", "new" * 100_000 + "\udcff")
+        write_result(tmp_path / "x", "new" * 100_000 + "\udcff")
     assert (tmp_path / "x").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
@@ -77,7 +77,7 @@ def test_the_file_that_a_link_leads_to_is_written(tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder" / "x")
     check_output_file("--out", tmp_path / "link")
-    write_whole(tmp_path / "link", "new")
+    write_result(tmp_path / "link", "new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "folder" / "x").read_text() == "new"
 
@@ -85,5 +85,5 @@ def test_the_file_that_a_link_leads_to_is_written(tmp_path):
 @pytest.mark.skipif(not Path("/dev/null").exists(), reason="a device of Unix")
 def test_a_device_is_written_into_and_not_replaced():
     check_output_file("--json", Path("/dev/null"))
-    write_whole(Path("/dev/null"), "text")
+    write_result(Path("/dev/null"), "text")
     assert not Path("/dev/null").is_file()

@@ -1,7 +1,6 @@
 """How far a model continues passages of its training text word for word."""
 
 import random
-from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 
 from decoding_llama3.experiments.corpus import encode_all
 from decoding_llama3.experiments.evaluation.tales import continue_prompts
+from decoding_llama3.inference.prefix import prefix_length
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
 
@@ -35,7 +35,7 @@ def memorised(
     rows = torch.cat((begin, passages[:, :prompt_tokens]), dim=1)
     continued = continue_prompts(model, rows, new_tokens, batch=batch).tolist()
     own = passages[:, prompt_tokens:].tolist()
-    tokens = [_prefix_length(*pair) for pair in zip(continued, own, strict=True)]
+    tokens = [prefix_length(*pair) for pair in zip(continued, own, strict=True)]
     agreed = [_common_text(tokenizer, *pair) for pair in zip(continued, own, strict=True)]
     longest = max(range(len(agreed)), key=lambda i: len(agreed[i]))
     prompt = tokenizer.decode(passages[longest, :prompt_tokens].tolist())
@@ -87,13 +87,7 @@ def draw_passages(
 def _common_text(tokenizer: Tokenizer, one: list[int], other: list[int]) -> str:
     # By bytes, and without half a character at the end.
     ours, theirs = (b"".join(map(tokenizer.token_bytes, ids)) for ids in (one, other))
-    return ours[: _prefix_length(ours, theirs)].decode("utf-8", errors="ignore")
-
-
-def _prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
-    """How many items are the same from the start on."""
-    shorter = min(len(one), len(other))
-    return next((i for i in range(shorter) if one[i] != other[i]), shorter)
+    return ours[: prefix_length(ours, theirs)].decode("utf-8", errors="ignore")
 
 
 def _distribution(values: list[int]) -> dict[str, float]:

@@ -50,7 +50,7 @@ def save_huggingface(
     _check_directory(directory)
     tensors = _tensors(model, dtype)
     stored_as = str(tensors["model.embed_tokens.weight"].dtype).removeprefix("torch.")
-    config = _config(model.config) | {
+    config = huggingface_settings(model.config) | {
         "bos_token_id": bos_token_id,  # a key that is absent would mean 1, and 2 below
         "eos_token_id": eos_token_id,
         "dtype": stored_as,
@@ -142,7 +142,8 @@ def _replace(new_config: Path, new_weights: Path, directory: Path) -> None:
     new_config.replace(config)
 
 
-def _config(config: LlamaConfig) -> dict:
+def huggingface_settings(config: LlamaConfig) -> dict:
+    """What Hugging Face's config.json says of a configuration, the ids of special tokens and the dtype apart."""
     scaling = config.rope_scaling and {
         "rope_type": "llama3",
         "factor": config.rope_scaling.factor,
