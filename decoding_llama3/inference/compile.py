@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
-from decoding_llama3.inference.quantize import int8_product, one_row_product, row_product
+from decoding_llama3.inference.quantize import int8_product, row_product
 from decoding_llama3.kv_cache import KVCache
 from decoding_llama3.transformer import Transformer
 
@@ -190,9 +190,8 @@ def _cpu_backend(graph: torch.fx.GraphModule, inputs: list) -> Any:
 
 
 def _gpu_backend(graph: torch.fx.GraphModule, inputs: list) -> Any:
-    """nn.Linear stays the library's product, its tiles tuned; launches are recorded as one CUDA graph."""
-    products = {int8_product: one_row_product}
-    return _inductor(graph, inputs, products, {"triton.cudagraphs": True, "coordinate_descent_tuning": True})
+    """The compiler makes its own kernel of each product of one row; launches are recorded as one CUDA graph."""
+    return _inductor(graph, inputs, {}, {"triton.cudagraphs": True, "coordinate_descent_tuning": True})
 
 
 def _inductor(graph: torch.fx.GraphModule, inputs: list, products: dict, options: dict) -> Any:

@@ -34,7 +34,7 @@ def name_of(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def gib(n_bytes: float) -> str:
+def gib(n_bytes: int | float) -> str:
     """Bytes in words, in GiB."""
     n = n_bytes / 2**30
     return f"{n:,.2f} GiB" if n >= 0.1 else f"{n:.2g} GiB"
