@@ -63,7 +63,7 @@ types: .venv/checked
 	@echo "setting up .venv: this takes some minutes, once"
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab,train,test]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab,real,train,test]'
 	touch $@
 
 .venv/checked: .venv/installed
@@ -75,7 +75,7 @@ types: .venv/checked
 	test -x $(LOWEST)/python || $(PYTHON) -m venv .venv-lowest
 	$(LOWEST)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python .ci/lowest_versions.py > .venv-lowest/constraints.txt
-	$(LOWEST)/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[lab,train,test]'
+	$(LOWEST)/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[lab,real,train,test]'
 	touch $@
 
 clean:

@@ -15,7 +15,7 @@ else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parent.parent
-EXTRAS = ("lab", "train", "test")
+EXTRAS = ("lab", "real", "train", "test")
 
 
 def lower_bound(requirement: Requirement) -> str:
@@ -31,7 +31,8 @@ def lowest_versions(pyproject: str, constraints: str) -> list[str]:
     project = tomllib.loads(pyproject)["project"]
     extras = project["optional-dependencies"]
     lines = [line for line in constraints.splitlines() if line.startswith("torch==")]
-    for text in [*project["dependencies"], *(text for extra in EXTRAS for text in extras[extra])]:
+    texts = [*project["dependencies"], *(text for extra in EXTRAS for text in extras[extra])]
+    for text in dict.fromkeys(texts):  # one package may stand in two extras
         requirement = Requirement(text)
         if requirement.name != "torch":
             marker = f"; {requirement.marker}" if requirement.marker else ""

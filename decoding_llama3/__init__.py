@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from decoding_llama3.feed_forward import FeedForward
     from decoding_llama3.transformer import Transformer, TransformerBlock
     from decoding_llama3.inference.load import load_model
-    from decoding_llama3.inference.tokenizer_files import load_tokenizer
+    from decoding_llama3.inference.tokenizers.find import load_tokenizer
     from decoding_llama3.inference.generator import generate
 
 __all__ = [
@@ -62,7 +62,7 @@ _MODULES = {  # where each public name is
     "feed_forward": ("FeedForward",),
     "transformer": ("Transformer", "TransformerBlock"),
     "inference.load": ("load_model",),
-    "inference.tokenizer_files": ("load_tokenizer",),
+    "inference.tokenizers.find": ("load_tokenizer",),
     "inference.generator": ("generate",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

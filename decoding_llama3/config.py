@@ -34,6 +34,7 @@ class LlamaConfig:
 
     Names follow Meta's `params.json`, which has no `tie_embeddings`, no `rope_scaling`, and a
     rule for `hidden_dim`, the feed-forward width. `max_seq_len` is the context in tokens.
+    Without a `head_dim` it is dim / n_heads.
     """
 
     dim: int
@@ -47,11 +48,13 @@ class LlamaConfig:
     rope_scaling: RopeScaling | None = None
     tie_embeddings: bool = False
     max_seq_len: int = 8192
+    head_dim: int = 0
 
     def __post_init__(self) -> None:
         _check_fields(self)
-        if self.dim % self.n_heads:
+        if not self.head_dim and self.dim % self.n_heads:
             raise ValueError(f"dim {self.dim} is not divisible by n_heads {self.n_heads}")
+        object.__setattr__(self, "head_dim", self.head_dim or self.dim // self.n_heads)
         if self.n_heads % self.n_kv_heads:
             raise ValueError(
                 f"n_heads {self.n_heads} is not divisible by n_kv_heads {self.n_kv_heads}: "
@@ -101,10 +104,6 @@ class LlamaConfig:
             raise ValueError(f"{source}: {error}") from error
 
     @property
-    def head_dim(self) -> int:
-        return self.dim // self.n_heads
-
-    @property
     def queries_per_kv(self) -> int:
         """Query heads that share one key/value head: 4 in the 8B, 8 in the 70B."""
         return self.n_heads // self.n_kv_heads
@@ -144,6 +143,8 @@ def _check_fields(config: LlamaConfig | RopeScaling) -> None:
         kind = kinds.get(str(field.type), RopeScaling | None)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise TypeError(f"{field.name} must be {field.type}, found {value!r}")
+        if value == field.default:
+            continue
         if field.type in largest and not 0 < value <= largest[field.type]:
             limit = f"at most {largest[field.type]:,}"
             raise ValueError(f"{field.name} must be positive and {limit}, found {value}")

@@ -100,12 +100,7 @@ def read_huggingface(text_or_path: str | PathLike) -> tuple[dict, str]:
     numbers["max_seq_len"] = _within_window(config, source)
     numbers["tie_embeddings"] = config.get("tie_word_embeddings", False)
     numbers["rope_theta"], numbers["rope_scaling"] = read_rope(config, source)
-    head_dim = config.get("head_dim")
-    if head_dim is not None and head_dim * numbers["n_heads"] != numbers["dim"]:
-        raise ValueError(
-            f"{source} sets head_dim to {head_dim}, but only hidden_size / num_attention_heads "
-            f"= {numbers['dim']} / {numbers['n_heads']} is implemented here"
-        )
+    numbers["head_dim"] = config.get("head_dim") or 0
     return numbers, source
 
 

@@ -59,11 +59,7 @@ class Tokenizer:
 
         Half of a surrogate pair, which is no character, is read as U+FFFD.
         """
-        if not isinstance(text, str):
-            found = type(text).__name__
-            raise TypeError(f"encode takes a string, found {found}: decode bytes, join lists")
-        if not isinstance(bos, bool) or not isinstance(eos, bool):
-            raise TypeError(f"bos and eos are True or False, found {bos!r} and {eos!r}")
+        self._check_encode(text, bos, eos)
         ids = [token for piece in _pieces(text) for token in self._bpe.encode_ordinary(piece)]
         return [self.bos_id] * bos + ids + [self.eos_id] * eos
 
@@ -85,13 +81,7 @@ class Tokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes one token stands for; a special token stands for its name."""
-        token = _as_python(token)
-        if isinstance(token, bool) or not isinstance(token, int):
-            raise TypeError(f"a token id is an integer, found {token!r:.60}: {_ONE_SEQUENCE}")
-        if not 0 <= token < self.n_vocab:
-            ids = f"0 to {self.n_vocab - 1}"
-            raise ValueError(f"token id {token} is outside this tokenizer's {ids}")
-        return self._bpe.decode_single_token_bytes(token)
+        return self._bpe.decode_single_token_bytes(as_id(token, self.n_vocab))
 
     def encode_chat(self, messages: Iterable[dict[str, str]]) -> list[int]:
         """Ids of messages `{"role": ..., "content": ...}`, up to where the next answer starts.
@@ -100,14 +90,19 @@ class Tokenizer:
         Llama 3.1 and later always start with a system message of two more lines, "Cutting
         Knowledge Date: ..." and "Today Date: ...". Pass them if you want them.
         """
-        if isinstance(messages, (str, dict)) or not isinstance(messages, Iterable):
-            raise TypeError(f"encode_chat takes a list of messages, found {messages!r:.60}")
         ids = [self.bos_id]
-        for message in messages:
-            role, content = _role_and_content(message)
-            ids += self._header(role) + self.encode(content.strip())
+        for message in checked_messages(messages):
+            ids += self._header(message["role"]) + self.encode(message["content"].strip())
             ids.append(self.special_ids["<|eot_id|>"])
         return ids + self._header("assistant")
+
+    @staticmethod
+    def _check_encode(text: object, bos: object, eos: object) -> None:
+        if not isinstance(text, str):
+            found = type(text).__name__
+            raise TypeError(f"encode takes a string, found {found}: decode bytes, join lists")
+        if not isinstance(bos, bool) or not isinstance(eos, bool):
+            raise TypeError(f"bos and eos are True or False, found {bos!r} and {eos!r}")
 
     def _header(self, role: str) -> list[int]:
         start, end = (self.special_ids[f"<|{side}_header_id|>"] for side in ("start", "end"))
@@ -137,7 +132,27 @@ def _sequence(ids: Any) -> Iterable:
     return ids
 
 
-def _role_and_content(message: object) -> tuple[str, str]:
+def as_id(token: Any, n_vocab: int) -> int:
+    """A token id as Python's integer; TypeError or ValueError if it is none below `n_vocab`."""
+    token = _as_python(token)
+    if isinstance(token, bool) or not isinstance(token, int):
+        raise TypeError(f"a token id is an integer, found {token!r:.60}: {_ONE_SEQUENCE}")
+    if not 0 <= token < n_vocab:
+        raise ValueError(f"token id {token} is outside this tokenizer's 0 to {n_vocab - 1}")
+    return token
+
+
+def checked_messages(messages: Any) -> list[dict[str, str]]:
+    """Messages with a role and a text each, or TypeError or ValueError.
+
+    A content may come as a list of parts `{"type": "text", "text": ...}`, which are joined.
+    """
+    if isinstance(messages, (str, dict)) or not isinstance(messages, Iterable):
+        raise TypeError(f"encode_chat takes a list of messages, found {messages!r:.60}")
+    return [_checked_message(message) for message in messages]
+
+
+def _checked_message(message: object) -> dict[str, str]:
     if not isinstance(message, dict) or message.keys() != {"role", "content"}:
         found = f"{message!r:.60}"
         raise ValueError(f"a message is a dict with the keys role and content, found {found}")
@@ -145,7 +160,15 @@ def _role_and_content(message: object) -> tuple[str, str]:
     if not isinstance(role, str) or role not in ROLES:
         roles = ", ".join(ROLES)
         raise ValueError(f"the role of a message is one of {roles}, found {role!r:.60}")
+    if isinstance(content, list) and all(map(_is_text_part, content)):
+        content = "".join(part["text"] for part in content)
     if not isinstance(content, str):
         found = f"{content!r:.60}: pass the text alone"
-        raise TypeError(f"the content of a message is a string, found {found}")
-    return role, content
+        raise TypeError(f"the content of a message is a string or text parts, found {found}")
+    return {"role": role, "content": content}
+
+
+def _is_text_part(part: object) -> bool:
+    if not isinstance(part, dict) or part.get("type") != "text":
+        return False
+    return isinstance(part.get("text"), str)

@@ -35,6 +35,7 @@ def shrink(name: str) -> dl.LlamaConfig:
         n_layers=2,
         n_heads=3 * queries_per_kv,
         n_kv_heads=3,
+        head_dim=16,
         hidden_dim=176,
         vocab_size=320,
     )

@@ -115,7 +115,7 @@ def test_the_workflow_runs_the_oldest_python_and_the_oldest_torch():
 def test_the_workflow_gives_the_two_commands_and_runs_all_checks():
     commands = [step.get("run", "") for job in JOBS.values() for step in job["steps"]]
     assert ".ci/run" in commands
-    assert any('--editable ".[lab,train,test]"' in command for command in commands)
+    assert any('--editable ".[lab,real,train,test]"' in command for command in commands)
     assert any(command.endswith("--nbval-lax tests notebooks") for command in commands)
 
 

@@ -157,11 +157,12 @@ def test_a_preset_that_is_not_there_is_told():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"dim": 4095}, "dim 4095 is not divisible by n_heads 32"),
+        ({"dim": 4095, "head_dim": 0}, "dim 4095 is not divisible by n_heads 32"),
         ({"n_heads": 36, "dim": 4608}, "n_heads 36 is not divisible by n_kv_heads 8"),
-        ({"n_heads": 8, "dim": 24}, "head_dim 3 is odd, but RoPE rotates its pairs"),
+        ({"n_heads": 8, "dim": 24, "head_dim": 0}, "head_dim 3 is odd, but RoPE rotates its pairs"),
         ({"n_kv_heads": 64}, "n_heads 32 is not divisible by n_kv_heads 64"),
         ({"n_layers": 0}, "n_layers must be positive and at most 268,435,456, found 0"),
+        ({"head_dim": -2}, "head_dim must be positive and at most 268,435,456, found -2"),
         ({"hidden_dim": -1}, "hidden_dim must be positive and at most 268,435,456, found -1"),
         ({"norm_eps": 0.0}, "norm_eps must be positive and at most .*, found 0.0"),
         ({"norm_eps": float("nan")}, "norm_eps must be positive and at most .*, found nan"),

@@ -225,7 +225,7 @@ def test_a_scaling_that_makes_no_sense_is_refused_with_the_name_of_the_file():
         ({"compression_config": {"bits": 4}}, "sets compression_config to"),
         ({"partial_rotary_factor": 0.5}, "sets partial_rotary_factor to 0.5"),
         ({"partial_rotary_factor": True}, "sets partial_rotary_factor to true"),
-        ({"head_dim": 256}, "sets head_dim to 256, but only hidden_size / num_attention_heads = 4096 / 32"),
+        ({"head_dim": 127}, ": head_dim 127 is odd, but RoPE rotates its pairs"),
         ({"num_attention_heads": 5}, ": dim 4096 is not divisible by n_heads 5"),
         ({"sliding_window": 4096}, "sets sliding_window to 4096, which changes the computation"),
         ({"sliding_window": 4096, "use_sliding_window": True}, "sets sliding_window to 4096"),

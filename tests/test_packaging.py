@@ -38,7 +38,8 @@ def text(name: str) -> str:
 PYPROJECT = tomllib.loads(text("pyproject.toml"))
 PROJECT = PYPROJECT["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-RUN = [*PROJECT["dependencies"], *EXTRAS["lab"], *EXTRAS["train"], *EXTRAS["test"]]
+RUN_EXTRAS = ("lab", "real", "train", "test")
+RUN = list(dict.fromkeys([*PROJECT["dependencies"], *(line for extra in RUN_EXTRAS for line in EXTRAS[extra])]))
 LINKS = re.compile(r"\]\(([^)\s]+)|\s(?:src|href)=\"([^\"]+)")
 
 
@@ -87,6 +88,7 @@ def test_lowest_versions_pin_each_lower_bound_but_that_of_torch(lowest):
         dependencies = ["torch>=1.0", "one>=1.2,<3"]
         [project.optional-dependencies]
         lab = []
+        real = ["two[extra]>=0.1"]
         train = ["two[extra]>=0.1"]
         test = ["three>=4; python_version < '3.11'"]
         check = ["linter>=9"]

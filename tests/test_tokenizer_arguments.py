@@ -6,7 +6,7 @@ import torch
 from llama_models.datatypes import RawMessage
 
 import decoding_llama3 as dl
-from decoding_llama3.inference.checkpoint.find import checkpoint_directory
+from decoding_llama3.inference.checkpoint.find import checkpoint_path
 
 OURS = dl.load_tokenizer("llama3")
 IDS = [9906, 11, 1917, 0]
@@ -24,13 +24,17 @@ IDS = [9906, 11, 1917, 0]
         ({"role": "user", "content": "x", "name": "y"}, ValueError, r"a dict with the keys role and content"),
         ("hello", ValueError, r"a dict with the keys role and content, found 'hello'"),
         (RawMessage(role="user", content="x"), ValueError, r"a dict with the keys role and content"),
-        ({"role": "user", "content": None}, TypeError, r"content of a message is a string, found None: pass the"),
+        (
+            {"role": "user", "content": None},
+            TypeError,
+            r"is a string or text parts, found None: pass the",
+        ),
         ({"role": "user", "content": 5}, TypeError, r"found 5: pass the text alone"),
         ({"role": "user", "content": b"x"}, TypeError, r"found b'x': pass the text alone"),
         (
-            {"role": "user", "content": [{"type": "text", "text": "hi"}]},
+            {"role": "user", "content": [{"type": "text", "text": "hi"}, {"type": "image"}]},
             TypeError,
-            r"found \[\{'type': 'text', 'text': 'hi'\}\]: pass the text alone",
+            r"found \[\{'type': 'text', 'text': 'hi'\}, \{'type': 'image'\}\]: pass the text alone",
         ),
     ],
     ids=[
@@ -46,7 +50,7 @@ IDS = [9906, 11, 1917, 0]
         "None",
         "integer",
         "bytes",
-        "list of parts",
+        "a part that is no text",
     ],
 )
 def test_a_message_that_is_none_is_told(message, error, words):
@@ -54,6 +58,12 @@ def test_a_message_that_is_none_is_told(message, error, words):
     with pytest.raises(error, match=words) as raised:
         OURS.encode_chat([{"role": "user", "content": "x"}, message])
     assert len(str(raised.value)) < 250
+
+
+def test_a_content_may_come_in_parts():
+    parts = [{"type": "text", "text": "What is "}, {"type": "text", "text": "RoPE?"}]
+    whole = [{"role": "user", "content": "What is RoPE?"}]
+    assert OURS.encode_chat([{"role": "user", "content": parts}]) == OURS.encode_chat(whole)
 
 
 @pytest.mark.parametrize("messages", [None, 5, "hello", {"role": "user", "content": "hello"}])
@@ -162,4 +172,4 @@ def test_a_token_is_an_integer(token):
 def test_added_tokens_have_names_of_their_own(names):
     """Catches a name that would move a special token to another id, and a string taken for its letters."""
     with pytest.raises(ValueError, match="added_tokens is a list of distinct new names, found"):
-        dl.Tokenizer(checkpoint_directory("tiny") / "tokenizer.model", names)
+        dl.Tokenizer(checkpoint_path("tiny") / "tokenizer.model", names)

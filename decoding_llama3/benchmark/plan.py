@@ -10,7 +10,7 @@ from decoding_llama3.benchmark.huggingface import BASELINES, check_transformers
 from decoding_llama3.benchmark.lengths import check_new_tokens, clip_lengths, max_context
 from decoding_llama3.benchmark.models import preset_config, random_model
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.checkpoint.find import checkpoint_directory, read_config
+from decoding_llama3.inference.checkpoint.find import checkpoint_path, read_config
 from decoding_llama3.inference.compile import can_compile
 from decoding_llama3.inference.devices import check_device
 from decoding_llama3.inference.load import load_model
@@ -71,7 +71,7 @@ def make_plan(
     config = preset_config(source) if random else read_config(source)
     names = _our_engines(engines) + (_baselines(against) if against is not None else [])
     names = _compilable(names, device, report)
-    if against is not None and not random and not (checkpoint_directory(source) / "config.json").is_file():
+    if against is not None and not random and not (checkpoint_path(source) / "config.json").is_file():
         raise ValueError(f"{source} is in Meta's layout, which transformers cannot read: leave out the comparison")
     if runs < 1:
         raise ValueError(f"runs must be 1 or more, found {runs}")

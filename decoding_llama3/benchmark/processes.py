@@ -30,7 +30,7 @@ from decoding_llama3.benchmark.limits import Limits, mean_limits, measure_limits
 from decoding_llama3.benchmark.measure import measure_engine, with_speeds
 from decoding_llama3.benchmark.peak import peak_bytes, reset_peaks
 from decoding_llama3.benchmark.plan import ENGINES, Plan
-from decoding_llama3.inference.checkpoint.find import checkpoint_directory
+from decoding_llama3.inference.checkpoint.find import checkpoint_path
 
 
 def run_in_fresh_process(
@@ -95,7 +95,7 @@ def _load_engine(plan: Plan, name: str) -> Engine:
     compile = BASELINES[name]["compile"]
     if plan.random:
         return random_engine(plan.config, plan.device, plan.torch_dtype, compile)
-    return checkpoint_engine(checkpoint_directory(plan.source), plan.device, plan.torch_dtype, compile)
+    return checkpoint_engine(checkpoint_path(plan.source), plan.device, plan.torch_dtype, compile)
 
 
 def _against_limits(figures: dict, plan: Plan, before: Limits, after: Limits) -> dict:

@@ -22,7 +22,7 @@ from decoding_llama3.inference.memory import (
     needed_bytes,
     weight_bytes,
 )
-from decoding_llama3.inference.tokenizer_files import load_tokenizer
+from decoding_llama3.inference.tokenizers.find import load_tokenizer
 
 Rows = Iterator[tuple[str, str]]
 

@@ -29,7 +29,7 @@ def load(
         from decoding_llama3.inference.devices import best_device
         from decoding_llama3.inference.load import load_model
         from decoding_llama3.inference.memory import choose_fit, name_of
-        from decoding_llama3.inference.tokenizer_files import load_tokenizer
+        from decoding_llama3.inference.tokenizers.find import load_tokenizer
     device = device or best_device()
     config = read_config(checkpoint)  # a wrong path is said before a tokenizer is looked for
     kind = dtype_of(dtype, device)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.experiments.files import make_folder, write_whole
-from decoding_llama3.inference.checkpoint.find import checkpoint_directory
+from decoding_llama3.inference.checkpoint.find import checkpoint_path
 from decoding_llama3.inference.quantize import quantize_rows
 from decoding_llama3.transformer import Transformer
 
@@ -30,7 +30,7 @@ def save_snapshot(model: Transformer, folder: Path, step: int) -> Path:
 
 def snapshots(folder: Path | None = None) -> dict[int, Path]:
     """The snapshots of a run, by step; without `folder`, those of tiny that come with the package."""
-    folder = checkpoint_directory("tiny") / "snapshots" if folder is None else folder
+    folder = checkpoint_path("tiny") / "snapshots" if folder is None else folder
     files = ((re.fullmatch(r"step-([0-9]+)", path.stem), path) for path in folder.glob("step-*.safetensors"))
     return dict(sorted((int(name[1]), path) for name, path in files if name))
 

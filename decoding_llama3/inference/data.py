@@ -1,5 +1,6 @@
-"""Where the files that come with the package lie: weights, figures, licences."""
+"""Where files lie: those that come with the package, weights, figures and licences, and what was downloaded."""
 
+import os
 from pathlib import Path
 
 
@@ -10,3 +11,10 @@ def data_directory() -> Path:
         if (directory / "tiny-llama3").is_dir():
             return directory
     raise ValueError(f"no data directory in or beside {package}: install the package again, as a whole")
+
+
+def cache_directory() -> Path:
+    """Where what was downloaded is kept: `decoding-llama3` in the user's cache, or DECODING_LLAMA3_CACHE."""
+    own = os.environ.get("DECODING_LLAMA3_CACHE")
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return Path(own) if own else (Path(shared) if shared else Path.home() / ".cache") / "decoding-llama3"

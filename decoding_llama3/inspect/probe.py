@@ -224,7 +224,8 @@ def configured(model: Transformer, **changes) -> Iterator[None]:
     if changes.keys() - allowed:
         raise ValueError(f"{', '.join(changes.keys() - allowed)} shapes the weights: change {', '.join(allowed)}")
     before = model.config
-    config = replace(before, **changes)
+    head_dim = before.n_heads * before.head_dim // changes.get("n_heads", before.n_heads)
+    config = replace(before, head_dim=head_dim, **changes)
     if config.n_kv_heads * config.head_dim != before.n_kv_heads * before.head_dim:
         raise ValueError(f"{changes} gives wk another shape: keep n_kv_heads / n_heads as it is")
     try:

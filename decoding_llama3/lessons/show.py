@@ -23,7 +23,7 @@ from decoding_llama3.inference.data import data_directory
 from decoding_llama3.inference.devices import choose_dtype
 from decoding_llama3.inference.load import load_model
 from decoding_llama3.inference.memory import choose_fit
-from decoding_llama3.inference.tokenizer_files import load_tokenizer
+from decoding_llama3.inference.tokenizers.find import load_tokenizer
 from decoding_llama3.lessons.fonts import drawable, readable
 from decoding_llama3.lessons.style import use_style
 from decoding_llama3.tokenizer import Tokenizer

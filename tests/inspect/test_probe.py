@@ -202,7 +202,9 @@ def test_the_loss_is_the_mean_over_all_rows(model):
 )
 def test_under_another_configuration_the_weights_are_those_of_that_model(model, changes):
     before = model(TOKENS)
-    other = dl.Transformer(dataclasses.replace(model.config, **changes))
+    n_heads = changes.get("n_heads", model.config.n_heads)
+    head_dim = model.config.dim // n_heads
+    other = dl.Transformer(dataclasses.replace(model.config, head_dim=head_dim, **changes))
     other.load_state_dict(model.state_dict())
     with probe.configured(model, **changes):
         torch.testing.assert_close(model(TOKENS), other(TOKENS), rtol=0, atol=0)

@@ -17,7 +17,7 @@ class Away(Tensor):
 
     @classmethod
     def __torch_function__(cls, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
+        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "pin_memory"}
         if func == Tensor.device.__get__:
             return GPU
         if func in (Tensor.numpy, Tensor.__array__):
@@ -53,13 +53,21 @@ class PretendingMode(TorchFunctionMode):
     """Makes `device=` and `.to()` of the GPU lead to `Away` tensors."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = dict(kwargs or {})
+        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "pin_memory"}
         if func == Tensor.device.__get__ or any(issubclass(t, Away) for t in types):
             return func(*args, **kwargs)
         if "cuda" not in map(_device, (*args, *kwargs.values())):
             return func(*args, **kwargs)
         _, args, kwargs = _destination(func, args, kwargs)
         return tree_map_only(Tensor, lambda t: t.as_subclass(Away), func(*args, **kwargs))
+
+
+class Event:
+    """In place of `torch.cuda.Event`: here everything is done at once."""
+
+    def record(self) -> None: ...
+
+    def synchronize(self) -> None: ...
 
 
 def send_away(model: nn.Module) -> nn.Module:

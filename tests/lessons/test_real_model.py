@@ -13,21 +13,23 @@ import pytest
 import torch
 from another_device import PretendingMode, send_away
 from nbclient import NotebookClient
+from test_opening import SENTENCES
 
 import decoding_llama3 as dl
 from decoding_llama3.inference.checkpoint.export import save_huggingface
-from decoding_llama3.inference.checkpoint.find import checkpoint_directory
+from decoding_llama3.inference.checkpoint.find import checkpoint_path
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-SENTENCE = "The old woman told her three daughters that the well in the garden would sing at midnight"
+KIND_OF = dict(zip((path.stem for path in NOTEBOOKS), SENTENCES, strict=False))  # eight kinds, seven parts
 ELSEWHERE = f"""
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from another_device import PretendingMode, send_away
+from another_device import Event, PretendingMode, send_away
 
 def real_model_elsewhere(checkpoint="", load=show.real_model):
     model, tokenizer = load(checkpoint)
     PretendingMode().__enter__()
+    torch.cuda.Event = Event
     return send_away(model.bfloat16()), tokenizer
 
 show.real_model = real_model_elsewhere
@@ -52,7 +54,7 @@ def checkpoint(tmp_path_factory):
     )
     torch.manual_seed(0)
     save_huggingface(dl.Transformer(config), folder, torch.bfloat16)
-    shutil.copy(checkpoint_directory("tiny") / "tokenizer.model", folder)
+    shutil.copy(checkpoint_path("tiny") / "tokenizer.model", folder)
     return folder
 
 
@@ -70,22 +72,25 @@ def test_every_look_of_a_part_is_taken_at_the_real_model(path):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: f"{path.stem}-{KIND_OF[path.stem]}")
 def test_a_part_runs_with_another_sentence_and_another_model(path, checkpoint, monkeypatch, tmp_path):
     monkeypatch.setenv("DECODING_LLAMA3_CHECKPOINT", str(checkpoint))
-    (tmp_path / "opening.txt").write_text(SENTENCE, encoding="utf-8")
+    sentence = SENTENCES[KIND_OF[path.stem]]
+    (tmp_path / "opening.txt").write_text(sentence, encoding="utf-8")
     notebook = nbformat.read(path, 4)
     (set_up,) = (i for i, cell in enumerate(notebook.cells) if "show.set_up()" in cell.source)
     notebook.cells.insert(set_up + 1, nbformat.v4.new_code_cell(ELSEWHERE))
     NotebookClient(
         notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
     ).execute()
-    assert SENTENCE in notebook.cells[set_up].outputs[0].text
+    assert sentence in notebook.cells[set_up].outputs[0].text
     (section,) = (cell for cell in notebook.cells if "show.real_model(" in cell.source)
     text = "".join(output.get("text", "") for output in section.outputs)
     assert f"{checkpoint} ({dl.load_model(checkpoint).config.n_params:,} parameters)" in text
     pictures = [output for output in section.outputs if "image/png" in output.get("data", {})]
     assert len(pictures) >= section.source.count("look_at_")
+    outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+    assert not [output.text for output in outputs if output.get("name") == "stderr"]
 
 
 def test_the_device_refuses_what_a_gpu_refuses(model):

@@ -13,7 +13,7 @@ from matplotlib import pyplot as plt
 import decoding_llama3 as dl
 from decoding_llama3.inference import memory
 from decoding_llama3.inference.checkpoint.export import save_huggingface
-from decoding_llama3.inference.checkpoint.find import checkpoint_directory
+from decoding_llama3.inference.checkpoint.find import checkpoint_path
 from decoding_llama3.inference.memory import needed_bytes
 from decoding_llama3.lessons import show
 
@@ -164,7 +164,7 @@ OTHER = dataclasses.replace(shrink("llama3-8b"), vocab_size=4096)
 def another_checkpoint(tmp_path):
     torch.manual_seed(0)
     save_huggingface(dl.Transformer(OTHER), tmp_path)
-    shutil.copy(checkpoint_directory("tiny") / "tokenizer.model", tmp_path)
+    shutil.copy(checkpoint_path("tiny") / "tokenizer.model", tmp_path)
     return tmp_path
 
 

@@ -1,5 +1,6 @@
 """The oracle nobody here wrote, first: `LlamaForCausalLM` of Hugging Face transformers, on the same weights."""
 
+import dataclasses
 import json
 
 import pytest
@@ -58,9 +59,10 @@ def test_they_read_the_ids_that_were_given_and_make_up_none(ids, tmp_path):
         assert read.eos_token_id == (list(ids["eos_token_id"]) if ids else None)
 
 
-def test_a_checkpoint_of_theirs_loads(shrunk, tmp_path):
-    """Their own config.json, and several shards with an index."""
-    config = shrunk
+@pytest.mark.parametrize("head_dim", [16, 20])
+def test_a_checkpoint_of_theirs_loads(shrunk, head_dim, tmp_path):
+    """Their own config.json, and several shards with an index; heads of 20 make wq and wo not square."""
+    config = dataclasses.replace(shrunk, head_dim=head_dim)
     scaling = config.rope_scaling
     rope = {"rope_type": "default"}
     if scaling is not None:
@@ -77,6 +79,7 @@ def test_a_checkpoint_of_theirs_loads(shrunk, tmp_path):
             num_hidden_layers=config.n_layers,
             num_attention_heads=config.n_heads,
             num_key_value_heads=config.n_kv_heads,
+            head_dim=config.head_dim,
             intermediate_size=config.hidden_dim,
             vocab_size=config.vocab_size,
             rms_norm_eps=config.norm_eps,
@@ -90,6 +93,8 @@ def test_a_checkpoint_of_theirs_loads(shrunk, tmp_path):
     ours = dl.load_model(tmp_path, dtype=torch.float32)
     assert ours.config == config
     assert relative_difference(*both(ours, theirs, torch.arange(23))) < 1e-5
+    save_huggingface(ours, tmp_path / "saved")
+    assert relative_difference(*both(ours, huggingface(tmp_path / "saved"), torch.arange(23))) < 1e-5
 
 
 def test_rope_settings_of_transformers_4_read_the_same(tmp_path):
@@ -150,7 +155,7 @@ def test_a_fault_is_seen(fault, monkeypatch, tmp_path):
 
 
 def test_tiny_is_read_by_transformers_and_tells_the_same_tale():
-    path = find.checkpoint_directory("tiny")
+    path = find.checkpoint_path("tiny")
     ours, theirs = dl.load_model("tiny", dtype=torch.float32), huggingface(path)
     prompt = dl.load_tokenizer("tiny").encode("Once upon a time", bos=True)
     assert relative_difference(*both(ours, theirs, torch.arange(300))) < 1e-5

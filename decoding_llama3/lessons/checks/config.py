@@ -7,7 +7,7 @@ from decoding_llama3.presets import PRESETS
 
 def _solve_count_params(config):
     kv_dim = config.n_kv_heads * config.head_dim
-    attention = 2 * config.dim * config.dim + 2 * config.dim * kv_dim
+    attention = 2 * config.dim * config.n_heads * config.head_dim + 2 * config.dim * kv_dim
     feed_forward = 3 * config.dim * config.hidden_dim
     tables = config.vocab_size * config.dim * (1 if config.tie_embeddings else 2)
     return tables + config.n_layers * (attention + feed_forward + 2 * config.dim) + config.dim

@@ -1,19 +1,27 @@
-"""Find the tokenizer of a checkpoint, and the names of the tokens that were added to its vocabulary."""
+"""Find the tokenizer of a checkpoint: in its directory, in its GGUF file, or by a name."""
 
 import importlib.util
-import json
 from os import PathLike
 from pathlib import Path
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inference.data import data_directory
+from decoding_llama3.inference.checkpoint.gguf import is_gguf
+from decoding_llama3.inference.checkpoint.named import named_model
+from decoding_llama3.inference.tokenizers.gguf import gguf_tokenizer
+from decoding_llama3.inference.tokenizers.huggingface import added_names, chat_template, json_tokenizer, stop_ids
+from decoding_llama3.inference.tokenizers.llama3 import Llama3Tokenizer
+from decoding_llama3.inference.tokenizers.model import ModelTokenizer
+from decoding_llama3.inference.tokenizers.pieces import PieceTokenizer, is_piece_model
 from decoding_llama3.tokenizer import Tokenizer
 
 MAX_UNNAMED = 1024  # rows that only round an embedding up, to a multiple of 8, 64 or at most this
 
 
 def load_tokenizer(path: str | PathLike, checkpoint: str | PathLike | None = None) -> Tokenizer:
-    """The tokenizer of a checkpoint directory (or a tokenizer.model), of "tiny", or "llama3" for Meta's own.
+    """The tokenizer of a checkpoint, which is given as for `load_model`, or "llama3" for Meta's own.
+
+    Of the files in a directory a tokenizer.model goes before a tokenizer.json, for stop ids a
+    generation_config.json before config.json, and for chats a chat_template.jinja before tokenizer_config.json.
 
     A fine-tuned model may have more rows in its embedding than the tokenizer.model has tokens. These ids decode
     too: to the name that a tokenizer.json beside the model has for them under added_tokens, else to
@@ -25,39 +33,51 @@ def load_tokenizer(path: str | PathLike, checkpoint: str | PathLike | None = Non
     """
     try:
         file, directory = _find(path)
-        tokenizer = Tokenizer(file)
         directory = directory if checkpoint is None else _directory(checkpoint)
+        tokenizer = _read(file, directory)
         ids = range(tokenizer.n_vocab, _embedding_rows(directory, tokenizer.n_vocab, file))
         if directory is None or not ids:
             return tokenizer
-        return Tokenizer(file, _added_tokens(directory, ids, tokenizer.special_ids))
+        added = _added_tokens(directory, ids, tokenizer.special_ids)
+        if isinstance(tokenizer, ModelTokenizer):
+            tokenizer.add(added)
+            return tokenizer
+        return Llama3Tokenizer(file, added, directory)
     except OSError as error:
         raise ValueError(f"cannot look for the tokenizer of {path}: {error.strerror}") from None
 
 
 def _find(path: str | PathLike) -> tuple[Path, Path | None]:
-    """The tokenizer.model, and the directory of its model if that is known."""
+    """The file of the tokenizer, and the directory of its model if that is known."""
     if path == "llama3":
         return _find_llama3(), None
-    directory = _directory(path)
+    directory = named_model(path) or Path(path)
     if directory.is_file():
         return directory, None
-    for file in (directory / "tokenizer.model", directory / "original" / "tokenizer.model"):
-        if file.is_file():
-            return file, directory
-    if (directory / "tokenizer.json").is_file():
-        raise ValueError(
-            f"{directory} has only a tokenizer.json, which is not read here: if the model is a Llama 3, use "
-            "load_tokenizer('llama3'), or --tokenizer llama3 on the command line, which is the same tokenizer; "
-            "else put its tokenizer.model there"
-        )
+    for name in ("tokenizer.model", "original/tokenizer.model", "tokenizer.json"):
+        if (directory / name).is_file():
+            return directory / name, directory
     raise ValueError(
-        f"no tokenizer.model in {directory}: put the one of the checkpoint there, or use 'llama3' or 'tiny'"
+        f"no tokenizer.model or tokenizer.json in {directory}: put the one of the checkpoint there, or use "
+        "'llama3' or 'tiny'"
     )
 
 
-def _directory(path: str | PathLike) -> Path:
-    return data_directory() / "tiny-llama3" if path == "tiny" else Path(path)
+def _read(file: Path, directory: Path | None) -> Tokenizer:
+    """The tokenizer in a file of any kind, with what the directory says of chats and stops."""
+    if is_gguf(file):
+        return gguf_tokenizer(file)
+    if file.suffix == ".json":
+        return json_tokenizer(file, directory or file.parent)
+    if is_piece_model(file):
+        template, stops = chat_template(directory), stop_ids(directory)
+        return PieceTokenizer(file.read_bytes(), str(file), template=template, stop_ids=stops)
+    return Llama3Tokenizer(file, (), directory)
+
+
+def _directory(path: str | PathLike) -> Path | None:
+    directory = named_model(path) or Path(path)
+    return directory if directory.is_dir() else None
 
 
 def _find_llama3() -> Path:
@@ -80,14 +100,14 @@ def _embedding_rows(directory: Path | None, n_tokens: int, file: Path) -> int:
     if rows < n_tokens:
         raise ValueError(
             f"{file} has {n_tokens} tokens, but the model in {directory} has an embedding of {rows}: they belong "
-            "to different models; give the tokenizer.model that the model was trained with"
+            "to different models; give the tokenizer that the model was trained with"
         )
     return rows
 
 
 def _added_tokens(directory: Path, ids: range, known: dict[str, int]) -> list[str]:
     """A name for each of `ids`, none of them one of `known`."""
-    listed = {name: token for token, name in _names_in(directory / "tokenizer.json") if token in ids}
+    listed = {name: token for token, name in added_names(directory / "tokenizer.json") if token in ids}
     names = {token: name for name, token in listed.items() if name not in known}
     if len(ids) - len(names) > MAX_UNNAMED:
         raise ValueError(
@@ -96,17 +116,3 @@ def _added_tokens(directory: Path, ids: range, known: dict[str, int]) -> list[st
             "tokenizer.model that the model was trained with"
         )
     return [names.get(token, f"<|added_token_{token}|>") for token in ids]
-
-
-def _names_in(file: Path) -> list[tuple[int, str]]:
-    # Llama 3 in Hugging Face's format has no other list of them: it never had a slow tokenizer.
-    if not file.is_file():
-        return []
-    try:
-        tokens = [(entry["id"], entry["content"]) for entry in json.loads(file.read_bytes())["added_tokens"]]
-        if all(type(token) is int and type(name) is str and name.encode() for token, name in tokens):
-            return tokens
-        found = "an entry of another form"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        found = f"{type(error).__name__}: {error}"
-    raise ValueError(f"{file} is damaged: expected added_tokens with an id and a content each, found {found}")

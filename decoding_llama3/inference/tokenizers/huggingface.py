@@ -1,0 +1,134 @@
+"""What the files of a Hugging Face directory say of a tokenizer: tokenizer.json and the settings beside it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from decoding_llama3.inference.checkpoint.untrusted import check_file, quoted
+from decoding_llama3.inference.tokenizers.library import LibraryTokenizer
+from decoding_llama3.inference.tokenizers.needed import needed
+from decoding_llama3.inference.tokenizers.template import ChatTemplate
+from decoding_llama3.json_files import read_json
+
+LARGEST_FILE = 64 * 2**20  # bytes; the tokenizer.json of Llama 3.1 has 17 million
+
+
+def json_tokenizer(file: Path, directory: Path) -> LibraryTokenizer:
+    """The tokenizer of a tokenizer.json, as the library tokenizers runs it; ValueError where it is damaged."""
+    library: Any = needed("tokenizers", f"{file}")
+    text = _text(file)
+    content = _object(file, text)
+    try:
+        tokenizer = library.Tokenizer.from_str(text)
+        first = tokenizer.encode("", add_special_tokens=True).ids[:1]
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # the library's panics are no Exception
+        raise ValueError(f"{file} is damaged or of an unknown kind ({quoted(error, 120)})") from None
+    special = {
+        entry["content"]: entry["id"]
+        for entry in content.get("added_tokens") or ()
+        if isinstance(entry, dict) and entry.get("special") and isinstance(entry.get("content"), str)
+    }
+    settings = _settings(directory, "tokenizer_config.json")
+    bos, eos = (_id_of(settings.get(f"{kind}_token"), tokenizer) for kind in ("bos", "eos"))
+    return LibraryTokenizer(
+        tokenizer,
+        _is_byte_level(content.get("decoder"), file),
+        special_ids=special,
+        bos_id=first[0] if first else bos,
+        eos_id=eos,
+        adds_bos=bool(first) or settings.get("add_bos_token") is True,
+        template=chat_template(directory),
+        stop_ids=[token for token in stop_ids(directory) if token < tokenizer.get_vocab_size()],
+    )
+
+
+def added_names(file: Path) -> list[tuple[int, str]]:
+    """Ids and names of the tokens under added_tokens in a tokenizer.json, none where there is no such file."""
+    # Llama 3 in Hugging Face's format has no other list of them: it never had a slow tokenizer.
+    if not file.is_file():
+        return []
+    try:
+        tokens = [(entry["id"], entry["content"]) for entry in json.loads(file.read_bytes())["added_tokens"]]
+        if all(type(token) is int and type(name) is str and name.encode() for token, name in tokens):
+            return tokens
+        found = "an entry of another form"
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        found = f"{type(error).__name__}: {error}"
+    raise ValueError(f"{file} is damaged: expected added_tokens with an id and a content each, found {found}")
+
+
+def chat_template(directory: Path | None) -> ChatTemplate | None:
+    """The template of chats in a directory, of whose places the first is taken; None where there is none."""
+    if directory is None:
+        return None
+    if (file := directory / "chat_template.jinja").is_file():
+        return ChatTemplate(_text(file), str(file))
+    for name in ("chat_template.json", "tokenizer_config.json"):
+        template = _settings(directory, name).get("chat_template")
+        if isinstance(template, list):  # several, each with a name
+            named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+            template = named.get("default")
+        if template is not None and not isinstance(template, str):
+            raise ValueError(f"{directory / name} sets chat_template to {quoted(template)}, expected a text")
+        if template:
+            return ChatTemplate(template, str(directory / name))
+    return None
+
+
+def stop_ids(directory: Path | None) -> list[int]:
+    """The ids that end a text: eos_token_id, one or a list, in generation_config.json, or else in config.json."""
+    if directory is None:
+        return []
+    for name in ("generation_config.json", "config.json"):
+        stated = _settings(directory, name).get("eos_token_id")
+        ids = stated if isinstance(stated, list) else [] if stated is None else [stated]
+        if any(type(token) is not int or token < 0 for token in ids):
+            found = quoted(stated)
+            raise ValueError(f"{directory / name} sets eos_token_id to {found}, expected an id or a list of ids")
+        if ids:
+            return ids
+    return []
+
+
+def _settings(directory: Path, name: str) -> dict[str, Any]:
+    return read_json(directory / name, name)[0] if (directory / name).is_file() else {}
+
+
+def _text(file: Path) -> str:
+    check_file(file)
+    if (size := file.stat().st_size) > LARGEST_FILE:
+        raise ValueError(f"{file} has {size:,} bytes, expected at most {LARGEST_FILE:,}")
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(f"{file} is not UTF-8 text: download it again") from None
+
+
+def _object(file: Path, text: str) -> dict[str, Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not valid JSON ({quoted(error)}): download it again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a JSON {type(content).__name__}, expected an object")
+    return content
+
+
+def _id_of(token: object, tokenizer: Any) -> int | None:
+    """The id of a special token, which settings hold as its text, or as an object with its text."""
+    name = token.get("content") if isinstance(token, dict) else token
+    return tokenizer.token_to_id(name) if isinstance(name, str) else None
+
+
+def _is_byte_level(decoder: object, file: Path) -> bool:
+    """Whether a token's text has a character for each byte, or is SentencePiece's."""
+    steps = decoder.get("decoders", [decoder]) if isinstance(decoder, dict) else []
+    kinds = {step.get("type") for step in steps if isinstance(step, dict)}
+    if "ByteLevel" in kinds:
+        return True
+    if kinds & {"ByteFallback", "Metaspace"}:
+        return False
+    found = quoted(sorted(map(str, kinds)))
+    raise ValueError(f"{file} decodes by {found}; ByteLevel, ByteFallback and Metaspace are known here")
