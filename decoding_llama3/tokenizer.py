@@ -83,8 +83,10 @@ class Tokenizer:
         """The bytes one token stands for; a special token stands for its name."""
         return self._bpe.decode_single_token_bytes(as_id(token, self.n_vocab))
 
-    def encode_chat(self, messages: Iterable[dict[str, str]]) -> list[int]:
+    def encode_chat(self, messages: Iterable[dict[str, Any]]) -> list[int]:
         """Ids of messages `{"role": ..., "content": ...}`, up to where the next answer starts.
+
+        The content is a text, text parts, or the ids that a model answered, which stay as is.
 
         The format is Llama 3's own. According to public reports, templates that others ship for
         Llama 3.1 and later always start with a system message of two more lines, "Cutting
@@ -92,7 +94,9 @@ class Tokenizer:
         """
         ids = [self.bos_id]
         for message in checked_messages(messages):
-            ids += self._header(message["role"]) + self.encode(message["content"].strip())
+            content = message["content"]
+            ids += self._header(message["role"])
+            ids += self.encode(content.strip()) if isinstance(content, str) else content
             ids.append(self.special_ids["<|eot_id|>"])
         return ids + self._header("assistant")
 
@@ -142,17 +146,18 @@ def as_id(token: Any, n_vocab: int) -> int:
     return token
 
 
-def checked_messages(messages: Any) -> list[dict[str, str]]:
-    """Messages with a role and a text each, or TypeError or ValueError.
+def checked_messages(messages: Any) -> list[dict[str, Any]]:
+    """Messages with a role and a content each, or TypeError or ValueError.
 
-    A content may come as a list of parts `{"type": "text", "text": ...}`, which are joined.
+    A content is a text, a list of parts `{"type": "text", "text": ...}`, which are joined, or
+    the list of ids that a model answered.
     """
     if isinstance(messages, (str, dict)) or not isinstance(messages, Iterable):
         raise TypeError(f"encode_chat takes a list of messages, found {messages!r:.60}")
     return [_checked_message(message) for message in messages]
 
 
-def _checked_message(message: object) -> dict[str, str]:
+def _checked_message(message: object) -> dict[str, Any]:
     if not isinstance(message, dict) or message.keys() != {"role", "content"}:
         found = f"{message!r:.60}"
         raise ValueError(f"a message is a dict with the keys role and content, found {found}")
@@ -162,7 +167,8 @@ def _checked_message(message: object) -> dict[str, str]:
         raise ValueError(f"the role of a message is one of {roles}, found {role!r:.60}")
     if isinstance(content, list) and all(map(_is_text_part, content)):
         content = "".join(part["text"] for part in content)
-    if not isinstance(content, str):
+    answered = isinstance(content, list) and all(type(token) is int for token in content)
+    if not isinstance(content, str) and not answered:
         found = f"{content!r:.60}: pass the text alone"
         raise TypeError(f"the content of a message is a string or text parts, found {found}")
     return {"role": role, "content": content}

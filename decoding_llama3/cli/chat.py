@@ -64,7 +64,7 @@ def chat(
             continue
         if n_dropped:
             note(f"the context of {conversation.context} tokens is full: the oldest {_turns(n_dropped)} forgotten")
-        talk.answer(prompt)
+        talk.answer(message, prompt)
 
 
 class _Talk:
@@ -87,8 +87,8 @@ class _Talk:
         self.tokens, self.temperature, self.top_p, self.seed = tokens, temperature, top_p, seed
         self._draw([conversation.tokenizer.bos_id], 0)  # wrong values are refused before the first message
 
-    def answer(self, prompt: list[int]) -> None:
-        """Print the answer to `prompt` as it comes, until its end or Ctrl-C, and remember it."""
+    def answer(self, message: str, prompt: list[int]) -> None:
+        """Print the answer to `message`, which ends `prompt`, as it comes, until Ctrl-C, and remember it."""
         tokenizer, new, was_stopped = self.conversation.tokenizer, [], False
         n_known = prefix_length(self.generator.past, prompt[:-1])
         timed = self.speed.timed(self._draw(prompt, self.tokens), len(prompt) - n_known)
@@ -107,7 +107,7 @@ class _Talk:
                 self.generator.past = []
         write("\n")
         if new or not was_stopped:
-            self.conversation.add(prompt, new)
+            self.conversation.add(message, new)
         if self.seed is not None:
             self.seed = (self.seed + 1) % 2**64
         self._say_how_it_ended(len(new), was_stopped, self.conversation.context - len(prompt) + 1)

@@ -8,10 +8,12 @@ import typer
 from decoding_llama3.cli.ablate import ablate
 from decoding_llama3.cli.bench import bench
 from decoding_llama3.cli.chat import chat
+from decoding_llama3.cli.download import download
 from decoding_llama3.cli.errors import SentencesForErrors
 from decoding_llama3.cli.evaluate import evaluate
 from decoding_llama3.cli.generate import generate
 from decoding_llama3.cli.info import info
+from decoding_llama3.cli.list_models import models
 from decoding_llama3.cli.prepare import prepare
 from decoding_llama3.cli.train import train
 
@@ -22,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Llama 3, small enough to read.",
 )
-for command in (generate, chat, info, bench, prepare, train, ablate, evaluate):
+for command in (generate, chat, info, models, download, bench, prepare, train, ablate, evaluate):
     app.command()(command)
 
 

@@ -56,14 +56,15 @@ def dtype_of(name: str | None, device: str) -> torch.dtype:
 
 
 def config_of(name: str) -> dl.LlamaConfig:
-    """The configuration of a preset or of a checkpoint's directory."""
+    """The configuration of a preset or of a checkpoint, by its path or name."""
     from decoding_llama3.config import LlamaConfig
     from decoding_llama3.inference.checkpoint.find import read_config
+    from decoding_llama3.inference.checkpoint.named import named_model
     from decoding_llama3.presets import PRESETS
 
     if name in PRESETS and name != "tiny":
         return LlamaConfig.from_preset(name)
-    if name == "tiny" or Path(name).exists():
+    if Path(name).exists() or named_model(name) is not None:
         return read_config(name)
     raise ValueError(f"no preset and no directory is called {name}; presets are {', '.join(PRESETS)}")
 

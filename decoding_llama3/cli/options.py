@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 DTYPES = ("float32", "bfloat16", "float16")
-CHECKPOINT = "A Hugging Face or Meta directory, or 'tiny'."
+CHECKPOINT = "A Hugging Face or Meta directory, a GGUF file, an Ollama model's name, 'smollm2' or 'tiny'."
 TEXT, SAMPLING, MACHINE = "The text", "How the text is drawn", "How the model runs"  # panels of the help
 
 Checkpoint = Annotated[str, typer.Argument(help=CHECKPOINT)]
@@ -45,7 +45,7 @@ TokenizerPath = Annotated[
     str | None,
     typer.Option(
         "--tokenizer",
-        help="tokenizer.model, 'llama3' or 'tiny'; default: the checkpoint's.",
+        help="tokenizer.model or .json, 'llama3' or 'tiny'; default: the checkpoint's.",
         rich_help_panel=MACHINE,
     ),
 ]

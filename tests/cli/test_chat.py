@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import decoding_llama3 as dl
 from decoding_llama3.cli import app
-from decoding_llama3.cli.conversation import END_OF_TURN, Conversation
+from decoding_llama3.cli.conversation import Conversation
 from decoding_llama3.inference.checkpoint.export import save_huggingface
 from decoding_llama3.inference.generator import Generator
 from decoding_llama3.inference.prefix import prefix_length
@@ -46,7 +46,7 @@ def tokens_read(result) -> list[int]:
 
 def say(conversation: Conversation, message: str, answer: str) -> tuple[list[int], int]:
     prompt, n_dropped = conversation.prompt(message)
-    conversation.add(prompt, conversation.tokenizer.encode(answer))
+    conversation.add(message, conversation.tokenizer.encode(answer))
     return prompt, n_dropped
 
 
@@ -92,17 +92,11 @@ def test_turns_stay_where_there_is_just_room_and_go_where_one_token_lacks(tokeni
 def test_a_message_too_long_by_itself_is_refused_and_nothing_changes(tokenizer):
     conversation = Conversation(tokenizer, 128, 20, "Be kind.")
     say(conversation, "Who are you?", "A king.")
-    with pytest.raises(ValueError, match="too many for the context of 128 with an answer of 20: shorten it"):
+    with pytest.raises(ValueError, match="too long for the context of 128 with an answer of 20: shorten it"):
         conversation.prompt("very " * 99 + "old?")
     prompt, n_dropped = conversation.prompt("And I?")
     assert n_dropped == 0
     assert "Who are you?" in tokenizer.decode(prompt)
-
-
-def test_a_tokenizer_without_chat_tokens_is_refused(tokenizer):
-    del tokenizer.special_ids[END_OF_TURN]
-    with pytest.raises(ValueError, match=r"has no <\|eot_id\|>: a base model cannot chat, use 'generate'"):
-        Conversation(tokenizer, 128, 20)
 
 
 def test_only_new_tokens_are_read_in_later_turns(instruct, tokenizer):
@@ -122,7 +116,7 @@ def test_answers_are_those_of_the_whole_conversation_read_anew(instruct, tokeniz
         prompt, _ = conversation.prompt(message)
         ids = list(Generator(model).generate(prompt, 4, stop_ids=stops))
         assert answer == tokenizer.decode(ids)
-        conversation.add(prompt, ids)
+        conversation.add(message, ids)
 
 
 def test_a_full_context_is_said_and_the_talk_goes_on(instruct):
@@ -136,7 +130,7 @@ def test_a_full_context_is_said_and_the_talk_goes_on(instruct):
 
 def test_a_message_too_long_is_not_sent_and_asked_again(instruct):
     result = chat(instruct, "old " * 300 + "\nWho?\n\n", "-n", "4")
-    assert "too many for the context of 256" in result.stderr
+    assert "too long for the context of 256" in result.stderr
     assert "shorten it; it was not sent" in result.stderr
     assert len(tokens_read(result)) == 1
 

@@ -100,6 +100,16 @@ CALLS = {
         ("info {place}/utf16", "UTF-8"),
         (f"info {LONG}", "name too long"),
     ],
+    "models": [
+        ("models tiny", "unexpected extra argument"),
+        ("models --all", "no such option"),
+        ("models -v", "no such option"),
+    ],
+    "download": [
+        ("download llama9", "no model is called 'llama9' here: 'smollm2' is"),
+        ("download ''", "no model is called ''"),
+        ("download smollm2 more", "unexpected extra argument"),
+    ],
     "bench": [
         ("bench tiny --random 125m", "found a checkpoint (tiny) and --random 125m"),
         ("bench --random 7b", "no preset is called '7b'"),

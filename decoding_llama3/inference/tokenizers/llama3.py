@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from decoding_llama3.inference.tokenizers.huggingface import chat_template, stop_ids
-from decoding_llama3.tokenizer import Tokenizer, checked_messages
+from decoding_llama3.tokenizer import Tokenizer
 
 
 class Llama3Tokenizer(Tokenizer):
@@ -20,8 +20,4 @@ class Llama3Tokenizer(Tokenizer):
         """Ids of messages, up to where the next answer starts; ValueError where the template refuses them."""
         if self.template is None:
             return super().encode_chat(messages)
-        segments = self.template.segments(checked_messages(messages), self.special_ids, "<|begin_of_text|>")
-        ids: list[int] = []
-        for name, text in segments:
-            ids += [self.special_ids[name]] if name else self.encode(text)
-        return ids
+        return self.template.encode(messages, self)

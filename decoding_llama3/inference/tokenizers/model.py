@@ -5,7 +5,7 @@ from abc import abstractmethod
 from collections.abc import Iterable
 
 from decoding_llama3.inference.tokenizers.template import ChatTemplate
-from decoding_llama3.tokenizer import Tokenizer, as_id, checked_messages
+from decoding_llama3.tokenizer import Tokenizer, as_id
 
 # A turn or a text ends with one of these, in whichever model has them: files that name only one of two are common.
 ENDS = (
@@ -85,10 +85,6 @@ class ModelTokenizer(Tokenizer):
         The name of a special token in the content of a message stays text. Raises ValueError where the model has
         no template, or its template refuses the messages.
         """
-        messages = checked_messages(messages)
         if self.template is None:
             raise ValueError("the model has no chat template: a base model continues texts, use 'generate'")
-        ids: list[int] = []
-        for name, text in self.template.segments(messages, self.special_ids, self._names[self.bos_id]):
-            ids += [self.special_ids[name]] if name else self.encode(text)
-        return ids
+        return self.template.encode(messages, self)

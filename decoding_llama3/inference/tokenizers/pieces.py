@@ -9,6 +9,7 @@ from typing import Any
 from decoding_llama3.inference.tokenizers.library import piece_bytes
 from decoding_llama3.inference.tokenizers.model import ModelTokenizer
 from decoding_llama3.inference.tokenizers.needed import needed
+from decoding_llama3.tokenizer import checked_messages
 
 _FIRST_PIECE = re.compile(rb"\n.\n.<\w+>", re.DOTALL)  # such as <unk>
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # as sentencepiece_model.proto numbers them
@@ -54,6 +55,14 @@ class PieceTokenizer(ModelTokenizer):
         """Text of token ids, without the space that `encode` puts before a text."""
         text = super().decode(ids)
         return text[1:] if self._begins_with_space and text.startswith(" ") else text
+
+    def encode_chat(self, messages: Iterable[dict]) -> list[int]:
+        """As `ModelTokenizer.encode_chat`; answers are encoded anew, because their spaces depend on the text."""
+        messages = checked_messages(messages)
+        answers = (m["content"] if isinstance(m["content"], str) else self.decode(m["content"]) for m in messages)
+        return super().encode_chat(
+            {**message, "content": text} for message, text in zip(messages, answers, strict=True)
+        )
 
     @property
     def _begins_with_space(self) -> bool:

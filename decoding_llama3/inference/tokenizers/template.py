@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,16 @@ from typing import Any
 from decoding_llama3.inference.checkpoint.untrusted import quoted
 from decoding_llama3.inference.tokenizers.needed import needed
 from decoding_llama3.inference.tokenizers.render import Refused, render
+from decoding_llama3.tokenizer import Tokenizer, checked_messages
 
 LARGEST_TEMPLATE = 64 * 2**10  # bytes
 SECONDS = 2.0
 _KNOWN = frozenset(  # SHA-256 of templates that were read by us: they run in this process, at once
     {"872be49dbb638044ad01b60388f48d469ff2980e5f0dccdc22ec907db54d0788"}  # SmolLM2
 )
-_BREAK = "\ufdd0"  # no character: stands in the names of special tokens that a message contains
+# No characters, and so in no text: one breaks the names of special tokens in a message, one stands around numbers.
+_BREAK, _MARK = "\ufdd0", "\ufdd1"
+_IDS = re.compile(f"{_MARK}\\d+{_MARK}")
 
 
 @dataclass(frozen=True)
@@ -37,27 +40,27 @@ class ChatTemplate:
                 f"{LARGEST_TEMPLATE:,}"
             )
 
-    def segments(
-        self, messages: list[dict[str, str]], special: Iterable[str], bos: str
-    ) -> Iterator[tuple[str, str]]:
-        """The chat as (name of a special token, "") and ("", text), up to where the next answer starts.
+    def encode(self, messages: Iterable[dict[str, Any]], tokenizer: Tokenizer) -> list[int]:
+        """The ids of a chat, up to where the next answer starts.
 
+        The name of a special token in the text of a message stays text; a content of ids stays these ids. Raises
         ValueError where the template refuses the messages, is wrong, or takes too long.
         """
-        names = sorted((name for name in special if name), key=len, reverse=True)
-        pattern = re.compile("|".join(map(re.escape, names)) or r"(?!)")
-        safe = [
-            {**message, "content": pattern.sub(_broken, message["content"].replace(_BREAK, "\ufffd"))}
-            for message in messages
-        ]
-        text, at = self._render({"messages": safe, "bos_token": bos, "eos_token": ""}), 0
-        for match in pattern.finditer(text):
-            if match.start() > at:
-                yield "", text[at : match.start()].replace(_BREAK, "")
-            yield match[0], ""
-            at = match.end()
-        if at < len(text):
-            yield "", text[at:].replace(_BREAK, "")
+        messages = checked_messages(messages)
+        names = sorted(filter(None, tokenizer.special_ids), key=len, reverse=True)
+        special = re.compile("|".join(map(re.escape, names)) or r"(?!)")
+        shown = [{**m, "content": _shown(i, m["content"], special)} for i, m in enumerate(messages)]
+        bos, eos = (tokenizer.decode([token]) for token in (tokenizer.bos_id, tokenizer.eos_id))
+        text = self._render({"messages": shown, "bos_token": bos, "eos_token": eos})
+        ids: list[int] = []
+        for part in re.split(f"({special.pattern}|{_IDS.pattern})", text):
+            if special.fullmatch(part):
+                ids.append(tokenizer.special_ids[part])
+            elif found := _IDS.fullmatch(part):
+                ids += messages[int(found[0][1:-1])]["content"]
+            elif part:
+                ids += tokenizer.encode(part.replace(_BREAK, ""))
+        return ids
 
     def _render(self, variables: dict[str, Any]) -> str:
         needed("jinja2", "a chat template")
@@ -102,5 +105,9 @@ class ChatTemplate:
         return ValueError(f"the chat template in {self.source} cannot be used: {quoted(reason, 200)}")
 
 
-def _broken(name: re.Match) -> str:
-    return f"{name[0][0]}{_BREAK}{name[0][1:]}"
+def _shown(number: int, content: str | list[int], special: re.Pattern) -> str:
+    """What the template sees of a content: a text without special tokens, or a mark in place of ids."""
+    if not isinstance(content, str):
+        return f"{_MARK}{number}{_MARK}"
+    clean = content.replace(_BREAK, "\ufffd").replace(_MARK, "\ufffd")
+    return special.sub(lambda name: f"{name[0][0]}{_BREAK}{name[0][1:]}", clean)
