@@ -14,7 +14,9 @@ from decoding_llama3.presets import PRESETS
 
 @dataclass(frozen=True, kw_only=True)
 class RopeScaling:
-    """Long-context scaling of Llama 3.1 to 3.3, by `scale_frequencies`; context in tokens."""
+    """Long-context scaling of Llama 3.1 to 3.3, see `scale_frequencies`; context in tokens.
+    Wrong values raise ValueError, wrong types TypeError.
+    """
 
     factor: float
     low_freq_factor: float = 1.0
@@ -23,8 +25,7 @@ class RopeScaling:
 
     def __post_init__(self) -> None:
         _check_fields(self)
-        low, high = self.low_freq_factor, self.high_freq_factor
-        if high <= low:
+        if (high := self.high_freq_factor) <= (low := self.low_freq_factor):
             raise ValueError(f"high_freq_factor {high} must exceed low_freq_factor {low}")
 
 
@@ -143,8 +144,7 @@ def _check_fields(config: LlamaConfig | RopeScaling) -> None:
         kind = kinds.get(str(field.type), RopeScaling | None)
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise TypeError(f"{field.name} must be {field.type}, found {value!r}")
-        if value == field.default:
-            continue
-        if field.type in largest and not 0 < value <= largest[field.type]:
-            limit = f"at most {largest[field.type]:,}"
+        checked = field.type in largest and value != field.default
+        if checked and not 0 < value <= largest[str(field.type)]:
+            limit = f"at most {largest[str(field.type)]:,}"
             raise ValueError(f"{field.name} must be positive and {limit}, found {value}")

@@ -33,7 +33,8 @@ def read_params_json(text_or_path: str | PathLike, vocab_size: int | None) -> tu
     """What Meta's `params.json` states under its own keys, and its source as messages name it.
 
     `multiple_of` and `ffn_dim_multiplier` give the feed-forward width, and `use_scaled_rope`
-    says that there is a rope_scaling, but not which one: see `add_unstated`.
+    says that there is a rope_scaling, but not which one: see `add_unstated`. Another key, and a
+    value out of its range, raise ValueError, a wrong type TypeError.
     """
     params, source = read_json(text_or_path, "params.json")
     if unknown := sorted(params.keys() - PARAMS.keys()):
@@ -87,7 +88,10 @@ def add_unstated(stated: dict, rope_scaling: object, presets: dict, source: str)
 
 
 def read_huggingface(text_or_path: str | PathLike) -> tuple[dict, str]:
-    """The keyword arguments of `LlamaConfig` in a `config.json`, and its source."""
+    """The keyword arguments of `LlamaConfig` in a `config.json`, and its source.
+
+    What is damaged, or not implemented here, raises ValueError, a wrong type TypeError.
+    """
     config, source = read_json(text_or_path, "config.json")
     config = check(config, HUGGINGFACE, source)
     check_computation(config, source)

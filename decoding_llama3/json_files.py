@@ -19,8 +19,8 @@ _BLANKS = "\ufeff \t\r\n"  # the first is the byte order mark that Windows puts 
 def read_json(text_or_path: str | PathLike, filename: str) -> tuple[dict, str]:
     """The object in a JSON text, in a file, or in the file called `filename` of a directory.
 
-    The second result is the source as messages name it. What is neither text nor path raises
-    TypeError.
+    The second result is the source as messages name it. What is neither text nor path
+    raises TypeError. What cannot be read, or is no JSON object, raises ValueError.
     """
     if not isinstance(text_or_path, (str, PathLike)):
         found = type(text_or_path).__name__

@@ -45,7 +45,7 @@ def load(
 
 
 def dtype_of(name: str | None, device: str) -> torch.dtype:
-    """The dtype of that name, by default the one that `device` does well."""
+    """The dtype of that name, by default the one that `device` does well. Another name raises ValueError."""
     import torch
 
     from decoding_llama3.inference.devices import choose_dtype
@@ -56,7 +56,10 @@ def dtype_of(name: str | None, device: str) -> torch.dtype:
 
 
 def config_of(name: str) -> dl.LlamaConfig:
-    """The configuration of a preset or of a checkpoint, by its path or name."""
+    """The configuration of a preset or of a checkpoint, by its path or name.
+
+    ValueError where neither is called so.
+    """
     from decoding_llama3.config import LlamaConfig
     from decoding_llama3.inference.checkpoint.find import read_config
     from decoding_llama3.inference.checkpoint.named import named_model

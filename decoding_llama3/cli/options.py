@@ -1,6 +1,6 @@
 """The options that several commands share. Nothing here needs torch: help is to come at once."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -51,7 +51,7 @@ TokenizerPath = Annotated[
 ]
 
 
-def temperature_option(default: str):
+def temperature_option(default: str) -> Any:
     """The option --temperature of a command, whose default is `default`, in words."""
     text = f"0: always the most probable token; the larger, the more varied. Default: {default}."
     return typer.Option(min=0.0, help=text, show_default=False, rich_help_panel=SAMPLING)

@@ -47,7 +47,8 @@ class Corpus:
 class Windows:
     """Sequences of `seq_len` tokens that start at a paragraph, each after a begin-of-text token, in random order.
 
-    Batch `step` depends on seed and step alone, so that a resumed run sees what an unbroken one would.
+    Batch `step` depends on seed and step alone, so that a resumed run sees what an unbroken one would. A text that
+    is too short for one sequence raises ValueError.
     """
 
     def __init__(self, tokenizer: Tokenizer, tokens: Int[Tensor, " tokens"], seq_len: int, seed: int) -> None:

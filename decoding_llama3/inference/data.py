@@ -5,7 +5,10 @@ from pathlib import Path
 
 
 def data_directory() -> Path:
-    """`data/`, inside the package when installed from a wheel, beside it in a checkout."""
+    """`data/`, inside the package when installed from a wheel, beside it in a checkout.
+
+    Raises ValueError where it is missing.
+    """
     package = Path(__file__).resolve().parent.parent
     for directory in (package / "data", package.parent / "data"):
         if (directory / "tiny-llama3").is_dir():

@@ -62,7 +62,8 @@ def needed_bytes(
 ) -> int:
     """Weights, the cache of `batch` texts of `length` tokens, and a tenth of the whole for activations.
 
-    Without `length` a text has 8,192 tokens, or as many as the context where that is shorter.
+    Without `length` a text has 8,192 tokens, or as many as the context where that is shorter. A context that
+    the model does not have raises ValueError.
     """
     cache = config.kv_cache_bytes(_length(config, length), batch, dtype)
     return math.ceil((weight_bytes(config, dtype, quantize) + cache) / 0.9)

@@ -27,8 +27,9 @@ def repeated_random_tokens(
 ) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, " batch"]]:
     """Rows of begin-of-text and random tokens, repeated until the row is full; and the period of each, in tokens.
 
-    A row draws its period from `periods` and that many different tokens from `ids`, so that each has one place in
-    a copy. A period that varies tells a head that finds the same token from one that looks back a fixed distance.
+    A row draws its period from `periods` and that many different tokens from `ids`, so that each has one place
+    in a copy. A period that varies tells a head that finds the same token from one that looks back a fixed
+    distance. Raises ValueError where `periods`, `ids` and the length do not allow that.
     """
     longest = max(periods)
     if min(periods) < 2 or longest > len(ids):
@@ -54,9 +55,10 @@ def head_scores(
     """Mean attention, from 0 to 1, that each head pays to four places in repeated random tokens.
 
     "previous": the token before. "first": position 0. "duplicate": where the same token last stood.
-    "induction": the token after that one, which comes next. All but "previous" are asked of the later copies only,
-    where there is much to choose from. A head that shares its attention among several copies is counted for the
-    last one: two copies, not more, let a perfect head reach 1.
+    "induction": the token after that one, which comes next. All but "previous" are asked of the later copies
+    only, where there is much to choose from. A head that shares its attention among several copies is counted
+    for the last one: two copies, not more, let a perfect head reach 1. Rows without a later copy raise
+    ValueError.
     """
     later = _in_later_copy(tokens, periods)[:, :, None]  # (batch, seq, 1)
     position = torch.arange(tokens.shape[1], device=tokens.device)
@@ -78,7 +80,8 @@ def repeat_losses(
 ) -> tuple[float, float]:
     """Mean loss, in nats per token, of the first copy and of the later copies.
 
-    The first token of the second copy is in neither: nothing before it says that the text begins again.
+    The first token of the second copy is in neither: nothing before it says that the text begins again. Rows
+    without a later copy raise ValueError.
     """
     losses = next_token_losses(model(tokens), tokens)  # of the tokens at 1, 2, ...
     later = _in_later_copy(tokens, periods)

@@ -31,7 +31,10 @@ class Record:
 
 @contextmanager
 def recording(model: nn.Module, names: Iterable[str]) -> Iterator[Record]:
-    """Record the first input and the output of the modules called `names`, as in `model.named_modules()`."""
+    """Record the first input and the output of the modules called `names`, as in `model.named_modules()`.
+
+    A name that the model does not have raises ValueError.
+    """
     modules, record, handles, names = dict(model.named_modules()), Record({}, {}), [], list(names)
     for name in names:
         if name not in modules:
@@ -191,6 +194,7 @@ def neuron_triggers(
     """The `k` tokens that move one neuron most: (row, position, activation), the strongest first.
 
     Strongest by absolute value, with the sign kept: a negative activation writes as much, the other way.
+    Raises ValueError for a layer, neuron or `k` that there is not.
     """
     check_index("neuron", neuron, model.config.hidden_dim)
     if not 0 < k <= tokens.numel():
@@ -219,6 +223,7 @@ def configured(model: Transformer, **changes) -> Iterator[None]:
     """The same weights under another configuration, while the context is open.
 
     For what stands in no matrix: `rope_theta`, `rope_scaling`, `norm_eps`, and `n_heads` with `n_kv_heads`.
+    Another change raises ValueError.
     """
     allowed = {"rope_theta", "rope_scaling", "norm_eps", "n_heads", "n_kv_heads"}
     if changes.keys() - allowed:

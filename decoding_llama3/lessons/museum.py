@@ -22,7 +22,10 @@ EXHIBITS: dict[str, Exhibit] = {
 
 @torch.no_grad()
 def visit(name: str, model: Transformer, tokenizer: Tokenizer, diagnosis: str | None = None) -> None:
-    """Show an exhibit's symptom and its three possible causes, and judge `diagnosis` ("a", "b", "c" or None)."""
+    """Show an exhibit's symptom and its three possible causes, and judge `diagnosis` ("a", "b", "c" or None).
+
+    Another diagnosis raises ValueError.
+    """
     exhibit = EXHIBITS[name]
     if diagnosis not in ("a", "b", "c", None):
         raise ValueError(f"a diagnosis is 'a', 'b', 'c' or None, found {diagnosis!r}")

@@ -165,7 +165,10 @@ QUESTIONS: dict[str, tuple[Question, Question, Question]] = {
 
 
 def ask(stem: str, answers: Sequence[str | None]) -> None:
-    """Display the three questions of a part, and mark `answers`: "a", "b" or "c" each, None for not yet."""
+    """Display the three questions of a part, and mark `answers`: "a", "b" or "c" each, None for not yet.
+
+    Raises ValueError where the number of answers is not that of the questions.
+    """
     questions = QUESTIONS[stem]
     if len(answers) != len(questions):
         raise ValueError(

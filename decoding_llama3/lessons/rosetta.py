@@ -90,7 +90,10 @@ NAMES = (
 
 
 def source_line(name: Name) -> str:
-    """File and line of the package where our name is set, for example "norm.py:12"."""
+    """File and line of the package where our name is set, for example "norm.py:12".
+
+    Raises ValueError where nothing sets it.
+    """
     lines, first = inspect.getsourcelines(name.owner)
     word = name.ours.removesuffix(".weight").rpartition(".")[2]
     word = "weight" if name.owner is RMSNorm else word

@@ -61,7 +61,10 @@ def set_up(threads: int = 2) -> tuple[Transformer, Tokenizer, str]:
 
 
 def read_opening(tokenizer: Tokenizer, path: Path = Path("opening.txt")) -> str:
-    """The sentence that travels through the parts: the reader's own, where such a file lies at hand."""
+    """The sentence that travels through the parts: the reader's own, where such a file lies at hand.
+
+    A sentence that is too short or long, or no UTF-8 text, raises ValueError.
+    """
     if not path.exists():
         return OPENING
     try:
@@ -88,7 +91,10 @@ def held_out_text() -> str:
 def held_out_ids(
     model: Transformer, tokenizer: Tokenizer, windows: int = 8, length: int = 256
 ) -> Int[Tensor, "windows length"]:
-    """The held-out text in rows that follow on each other, begin-of-text before each, on the model's device."""
+    """The held-out text in rows that follow on each other, begin-of-text before each, on the model's device.
+
+    More tokens than the text has raise ValueError.
+    """
     ids, needed = tokenizer.encode(held_out_text()), windows * (length - 1)
     if len(ids) < needed:
         raise ValueError(
@@ -137,7 +143,10 @@ def real_model(checkpoint: str = "") -> tuple[Transformer, Tokenizer] | None:
 
 
 def mark(prediction: float | None, answer: float, unit: str) -> str:
-    """The answer in words, and by which factor a reader's prediction (None: not made yet) was off."""
+    """The answer in words, and by which factor a reader's prediction (None: not made yet) was off.
+
+    A prediction that is not above 0 raises ValueError.
+    """
     feedback = f"{answer:,} {unit}"
     if prediction is None:
         return f"{feedback} (no prediction yet: write one in place of None and run the cell again)"

@@ -77,7 +77,8 @@ def rerun(group: str, name: str, seed: int, folder: Path | None = None) -> tuple
     """Train one run of the lab again, now: its curve of today, and the one kept in `folder`.
 
     The same Python and torch on the same kind of processor give the same numbers to the last digit kept.
-    Another version of Python has another library, so another text: then only the picture is the same.
+    Another version of Python has another library, so another text: then only the picture is the same. Raises
+    ValueError where no such run is kept.
     """
     curves = read_curves(group, folder)
     if name not in curves or seed not in curves[name]:

@@ -1,12 +1,13 @@
 """The parts that the ablation lab puts in the place of Llama 3's own."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from decoding_llama3.attention import attend
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.feed_forward import FeedForward
+from decoding_llama3.kv_cache import KVCache
 from decoding_llama3.rope import apply_rope
 from decoding_llama3.transformer import TransformerBlock
 
@@ -14,7 +15,14 @@ from decoding_llama3.transformer import TransformerBlock
 class PostNormBlock(TransformerBlock):
     """The block of the first transformer (arXiv:1706.03762): add first, then normalise the sum."""
 
-    def forward(self, x, positions, rotation, mask=None, cache=None):
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq dim"],
+        positions: Int[Tensor, " seq"],
+        rotation: Float[Tensor, "seq pairs 2"],
+        mask: Bool[Tensor, "seq length"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch seq dim"]:
         h = self.attention_norm(x + self.attention(x, positions, rotation, mask, cache))
         return self.ffn_norm(h + self.feed_forward(h))
 

@@ -31,9 +31,10 @@ def verdict(group: str, folder: Path | None = None) -> dict[str, Difference]:
 def compare(curves: Curves) -> dict[str, Difference]:
     """Each variant against the first, over the seeds that both have (at least three).
 
-    A difference counts, as "lower" or "higher", if its mean exceeds twice its standard deviation over the seeds;
-    otherwise the verdict is "none". With five seeds that is a paired t of 4.47, which pure chance passes once in
-    90 comparisons; with three it is a t of 3.46 and once in 13. A loss that is no number counts as infinite.
+    A difference counts, as "lower" or "higher", if its mean exceeds twice its standard deviation over the
+    seeds; otherwise the verdict is "none". With five seeds that is a paired t of 4.47, which pure chance
+    passes once in 90 comparisons; with three it is a t of 3.46 and once in 13. A loss that is no number counts
+    as infinite. Fewer seeds raise ValueError.
     """
     (baseline, reference), *others = curves.items()
     found = {}

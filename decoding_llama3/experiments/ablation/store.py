@@ -57,7 +57,7 @@ def conditions(settings: Settings, text: Text) -> dict:
 
 
 def keep_run(run: Run, row: dict, points: Sequence[LossPoint], out: Path) -> dict:
-    """Keep a run's curve and its row of runs.csv; return the row."""
+    """Keep a run's curve and its row of runs.csv; return the row. A damaged runs.csv raises ValueError."""
     # The curve first: a run counts as done by its row in runs.csv, and only then is its curve there for sure.
     path = out / f"{run.group}.csv"
     rows: list[dict] = [
@@ -100,7 +100,10 @@ def _check_group(group: str) -> None:
 
 
 def read_runs(folder: Path | None = None) -> list[dict]:
-    """The rows of runs.csv, one per run, values as text; from the package's own data without `folder`."""
+    """The rows of runs.csv, one per run, values as text; from the package's own data without `folder`.
+
+    A damaged file raises ValueError.
+    """
     return _rows((folder or data_directory() / "ablations") / "runs.csv", RUN_COLUMNS)
 
 
@@ -120,7 +123,10 @@ def kept_settings(folder: Path | None = None) -> Settings:
 
 
 def read_curves(group: str, folder: Path | None = None) -> dict[str, dict[int, list[LossPoint]]]:
-    """Variant: seed: points, Llama 3's own variant first; from the package's own data without `folder`."""
+    """Variant: seed: points, Llama 3's own variant first; from the package's own data without `folder`.
+
+    Raises ValueError where a run of the group is missing or a file damaged.
+    """
     _check_group(group)
     folder = folder or data_directory() / "ablations"
     curves = {name: {} for name in GROUPS[group]}

@@ -10,7 +10,8 @@ _XZ_PRESET = 9 | lzma.PRESET_EXTREME
 def compressed_bits_per_byte(training: bytes, text: bytes) -> dict[str, dict[str, float]]:
     """Bits per byte of `text` by gzip -9 and xz -9e: alone, and what it adds to the size after `training`.
 
-    The dictionary of xz holds both texts and has at least 64 MiB. gzip looks back 32 KiB whatever stands before.
+    The dictionary of xz holds both texts and has at least 64 MiB. gzip looks back 32 KiB whatever stands
+    before. An empty text raises ValueError.
     """
     if not text:
         raise ValueError("the text to compress is empty: give at least one byte")

@@ -23,7 +23,8 @@ def ngram_probabilities(
 ) -> Float[np.ndarray, "orders bytes"]:
     """The probability that order 1, 2, ... gives each byte of `text`, after the bytes of `text` before it.
 
-    The first bytes of `text`, which have no full context, are left to the order below.
+    The first bytes of `text`, which have no full context, are left to the order below. An empty text, or an
+    order that is too high, raises ValueError.
     """
     if not 1 <= max_order <= MAX_ORDER:
         raise ValueError(f"the order of an n-gram is 1 to {MAX_ORDER}, found {max_order}: give one of these")

@@ -26,6 +26,7 @@ def sample_tales(
     """`n` texts from the beginning of a text on, each of `max_tokens` or until the context is full.
 
     Tale i is what `generate` draws with seed + i, whatever the batch. A token that ends a text ends the tale.
+    Numbers below 1 raise ValueError.
     """
     generate(model, [tokenizer.bos_id], 0, temperature, top_p)  # refuses wrong values at once
     if n < 1 or batch < 1 or max_tokens < 1:

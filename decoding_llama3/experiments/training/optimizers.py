@@ -20,7 +20,10 @@ def initialize(model: Transformer, seed: int) -> None:
 
 
 def make_optimizers(model: Transformer, settings: TrainingSettings) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices inside the blocks, AdamW for embeddings and norms; norms do not decay."""
+    """Muon for the matrices inside the blocks, AdamW for embeddings and norms; norms do not decay.
+
+    A torch older than 2.9, without Muon, raises ValueError.
+    """
     if not hasattr(torch.optim, "Muon"):
         raise ValueError(
             f"training needs the optimizer Muon of torch 2.9 or newer, found torch {torch.__version__}"

@@ -109,7 +109,7 @@ def load_state(run: TrainingRun, model: Transformer, optimizers: Sequence[torch.
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no dict)
         of, records, before = about["run"], about["records"], replace(run.settings, **about["schedule"])
         if [record["step"] for record in records] != list(range(1, len(records) + 1)):
-            raise KeyError("a step is missing")
+            raise ValueError("a step is missing")
     if of != run.identity:
         raise ValueError(f"{path} belongs to a run with other text or settings: {ANOTHER}")
     _check_schedule(len(records), before, run.settings)
@@ -121,12 +121,12 @@ def load_state(run: TrainingRun, model: Transformer, optimizers: Sequence[torch.
 def _fill(model: Transformer, optimizers: Sequence[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
     for name, tensor in _model_tensors(model):
         if tensors[name].shape != tensor.shape:
-            raise KeyError(f"{name} has another shape")
+            raise ValueError(f"{name} has another shape")
         tensor.data.copy_(tensors[name])
     for i, optimizer in enumerate(optimizers):
         state = _optimizer_state(tensors, f"optimizer.{i}.")
         if state.keys() != set(range(sum(len(group["params"]) for group in optimizer.param_groups))):
-            raise KeyError(f"optimizer {i} lacks a weight")
+            raise ValueError(f"optimizer {i} lacks a weight")
         optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
 
 

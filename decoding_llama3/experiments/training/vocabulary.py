@@ -9,7 +9,10 @@ from decoding_llama3.tokenizer import N_SPECIAL, SPLIT_PATTERN
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, path: Path) -> None:
-    """Write a vocabulary of `vocab_size` tokens, the 256 special ones included, learned from `texts`."""
+    """Write a vocabulary of `vocab_size` tokens, the 256 special ones included, learned from `texts`.
+
+    Raises ValueError where that is too small, or the texts give fewer tokens.
+    """
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers  # only training needs it
 
     if vocab_size < 256 + N_SPECIAL:

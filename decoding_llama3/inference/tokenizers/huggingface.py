@@ -45,7 +45,10 @@ def json_tokenizer(file: Path, directory: Path) -> LibraryTokenizer:
 
 
 def added_names(file: Path) -> list[tuple[int, str]]:
-    """Ids and names of the tokens under added_tokens in a tokenizer.json, none where there is no such file."""
+    """Ids and names of the tokens under added_tokens in a tokenizer.json, none where there is no such file.
+
+    A damaged file raises ValueError.
+    """
     # Llama 3 in Hugging Face's format has no other list of them: it never had a slow tokenizer.
     if not file.is_file():
         return []
@@ -60,7 +63,10 @@ def added_names(file: Path) -> list[tuple[int, str]]:
 
 
 def chat_template(directory: Path | None) -> ChatTemplate | None:
-    """The template of chats in a directory, of whose places the first is taken; None where there is none."""
+    """The template of chats in a directory, of whose places the first is taken; None where there is none.
+
+    A template that is no text raises ValueError.
+    """
     if directory is None:
         return None
     if (file := directory / "chat_template.jinja").is_file():
@@ -78,7 +84,10 @@ def chat_template(directory: Path | None) -> ChatTemplate | None:
 
 
 def stop_ids(directory: Path | None) -> list[int]:
-    """The ids that end a text: eos_token_id, one or a list, in generation_config.json, or else in config.json."""
+    """The ids that end a text: eos_token_id, one or a list, in generation_config.json, or else in config.json.
+
+    What is no id raises ValueError.
+    """
     if directory is None:
         return []
     for name in ("generation_config.json", "config.json"):
