@@ -16,8 +16,12 @@ LONGEST_INTEGER = 100  # digits
 _BLANKS = "\ufeff \t\r\n"  # the first is the byte order mark that Windows puts before a text
 
 
-def read_json(text_or_path: str | PathLike, filename: str) -> tuple[dict, str]:
+def read_json(
+    text_or_path: str | PathLike, filename: str, largest: int = LARGEST_FILE, once: bool = False
+) -> tuple[dict, str]:
     """The object in a JSON text, in a file, or in the file called `filename` of a directory.
+
+    The file has at most `largest` bytes. No key has two values; with `once`, none stands twice.
 
     The second result is the source as messages name it. What is neither text nor path
     raises TypeError. What cannot be read, or is no JSON object, raises ValueError.
@@ -28,8 +32,8 @@ def read_json(text_or_path: str | PathLike, filename: str) -> tuple[dict, str]:
     if isinstance(text_or_path, str) and text_or_path.lstrip(_BLANKS).startswith("{"):
         text, source = text_or_path.lstrip(_BLANKS), f"the {filename} given as text"
     else:
-        text, source = _read_text(Path(text_or_path), filename)
-    hook = partial(_object, source)
+        text, source = _read_text(Path(text_or_path), filename, largest)
+    hook = partial(_object, source, once)
     try:
         values = json.loads(text, object_pairs_hook=hook, parse_int=_integer)
     except json.JSONDecodeError as error:
@@ -57,7 +61,7 @@ def equal(a: object, b: object) -> bool:
     return a == b and isinstance(a, bool) == isinstance(b, bool)
 
 
-def _read_text(path: Path, filename: str) -> tuple[str, str]:
+def _read_text(path: Path, filename: str, largest: int) -> tuple[str, str]:
     source = _name(path)
     try:
         if path.is_dir():
@@ -66,11 +70,11 @@ def _read_text(path: Path, filename: str) -> tuple[str, str]:
             found = f"{source} is no regular file" if path.exists() else f"no file {source}"
             raise ValueError(f"{found}: pass the path of a {filename}, or its text")
         with path.open("rb") as file:
-            content = file.read(LARGEST_FILE + 1)
+            content = file.read(largest + 1)
     except OSError as error:
         raise ValueError(f"{source} cannot be read: {error.strerror}") from error
-    if len(content) > LARGEST_FILE:
-        raise ValueError(f"{source} has over {LARGEST_FILE:,} bytes: is it a {filename}?")
+    if len(content) > largest:
+        raise ValueError(f"{source} has over {largest:,} bytes: is it a {filename}?")
     try:
         return content.decode("utf-8-sig"), source
     except UnicodeDecodeError as error:
@@ -86,11 +90,11 @@ def _name(path: Path) -> str:
     return name if len(name) <= 120 else f"...{name[-117:]}"
 
 
-def _object(source: str, pairs: list[tuple[str, object]]) -> dict:
+def _object(source: str, once: bool, pairs: list[tuple[str, object]]) -> dict:
     """An object of the file, each key once and each number finite."""
     values = {}
     for key, value in pairs:
-        if key in values and not equal(values[key], value):
+        if key in values and (once or not equal(values[key], value)):
             first = shown(values[key])
             raise ValueError(
                 f"{source} sets {shown(key)} twice, to {first} and to {shown(value)}: which of "

@@ -168,9 +168,9 @@ def test_an_index_may_list_weights_in_one_piece(model, whole):
 )
 def test_what_is_no_index_is_refused_by_its_path(shards, index):
     (shards / "model.safetensors.index.json").write_bytes(index)
-    refuses(shards, r"model\.safetensors\.index\.json is no index of shards")
+    refuses(shards, r"model\.safetensors\.index\.json (is|holds|sets) ")
 
 
 def test_an_index_of_a_gigabyte_is_not_read(shards):
     os.truncate(shards / "model.safetensors.index.json", 2**30)
-    refuses(shards, "has 1,073,741,824 bytes, an index at most")
+    refuses(shards, "has over 67,108,864 bytes")
