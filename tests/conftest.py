@@ -15,6 +15,8 @@ import torch
 
 import decoding_llama3 as dl
 from decoding_llama3.experiments.corpus import Corpus
+from decoding_llama3.inference.checkpoint.named import SMOLLM2
+from decoding_llama3.inference.data import cache_directory
 
 WORDS = ["king", "queen", "bird", "golden", "apple", "said", "went", "the", "a", "wood", "and", "old"]
 
@@ -83,3 +85,12 @@ def corpus(folder):
     letters = ("".join(draw.choices("abcdefgh ", k=40)).strip() for _ in range(100))
     (folder / "b.txt").write_text((folder / "b.txt").read_text() + "\n".join(letters) + "\n")
     return Corpus.read(folder, "z.txt")
+
+
+@pytest.fixture(scope="session")
+def smollm2():
+    """The file of SmolLM2. Where it was not downloaded its tests are skipped, and with REAL=1 they fail."""
+    file = cache_directory() / "smollm2" / SMOLLM2
+    if not file.is_file():
+        (pytest.fail if os.environ.get("REAL") == "1" else pytest.skip)("run decoding-llama3 download smollm2")
+    return file
