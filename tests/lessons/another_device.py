@@ -22,6 +22,10 @@ class Away(Tensor):
             return GPU
         if func in (Tensor.numpy, Tensor.__array__):
             raise TypeError("can't convert a CUDA tensor to numpy: use Tensor.cpu() first")
+        if func is Tensor.copy_:  # the one call that a GPU takes with tensors here and there
+            with torch._C.DisableTorchFunctionSubclass():
+                args[0].as_subclass(Tensor).copy_(args[1].as_subclass(Tensor))
+            return args[0]
         flat, _ = tree_flatten((args, kwargs))
         here = [x for x in flat if isinstance(x, Tensor) and not isinstance(x, Away) and x.dim() > 0]
         if here and not (func in FREE and isinstance(args[0], Away)):

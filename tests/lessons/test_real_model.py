@@ -90,7 +90,7 @@ def test_a_part_runs_with_another_sentence_and_another_model(path, checkpoint, m
     pictures = [output for output in section.outputs if "image/png" in output.get("data", {})]
     assert len(pictures) >= section.source.count("look_at_")
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
-    assert not [output.text for output in outputs if output.get("name") == "stderr"]
+    assert [output.text for output in outputs if output.get("name") == "stderr"] == []
 
 
 def test_the_device_refuses_what_a_gpu_refuses(model):

@@ -101,7 +101,7 @@ def draw_stopped(
     ax.text(len(fast) - 1, below, "only the slower ones turn", va="top", ha="right", color=style.FEED_FORWARD)
     below = trained - 0.03 * (slow[0] - trained)
     ax.text(len(slow) - 1, below, "all turn", va="top", ha="right", color="dimgrey")
-    ax.set_ylim(trained - 0.13 * (slow[0] - trained), None)
+    ax.set_ylim(min(trained, *slow, *fast) - 0.13 * abs(slow[0] - trained), None)
     labels = ["none", *(f"{w:,.0f}" for w in wavelengths)]
     ax.set_xticks(x, labels, rotation=50, ha="right")
     ax.set(

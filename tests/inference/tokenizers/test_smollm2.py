@@ -65,6 +65,7 @@ def test_a_text_begins_as_the_file_says(ours):
     assert set(ours.stop_ids) == {ours.special_ids["<|im_end|>"], ours.special_ids["<|endoftext|>"]}
 
 
+@pytest.mark.long
 def test_logits_and_tokens_are_those_of_hugging_face(smollm2, model):
     """Their model gets the weights as the library dequantises them, with the rows of q and k in their order."""
     config = model.config
