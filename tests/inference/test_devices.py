@@ -52,3 +52,14 @@ def test_what_is_no_device_at_all_is_of_the_wrong_type(device):
 @pytest.mark.parametrize("device", ["cpu", "cpu:0", torch.device("cpu")])
 def test_the_cpu_can_be_used(device):
     check_device(device)
+
+
+def test_the_devices_told_are_those_of_the_machine(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    with pytest.raises(ValueError, match=r"\(models run on [^.]*\): use one of cpu, cuda:0, cuda:1, mps$"):
+        check_device("meta")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=r"[^.]\): use one of cpu$"):
+        check_device("gpu")

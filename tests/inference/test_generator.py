@@ -336,3 +336,17 @@ def test_what_is_read_is_checked_like_a_prompt(tokens, words, model):
     with pytest.raises(ValueError, match=words):
         reader.read(torch.tensor([tokens]))
     assert reader.past == PROMPT
+
+
+@pytest.mark.parametrize("compile", [None, False, True])
+def test_it_compiles_only_if_asked(compile, model, monkeypatch):
+    asked = []
+
+    class Recorded(Generator):
+        def __init__(self, model, compile, **options):
+            asked.append(compile)
+            super().__init__(model, False, **options)
+
+    monkeypatch.setattr("decoding_llama3.inference.generator.Generator", Recorded)
+    list(dl.generate(model, [1, 2], 1, **({} if compile is None else {"compile": compile})))
+    assert asked == [bool(compile)]

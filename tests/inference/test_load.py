@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import randomize, shrink
+from safetensors.torch import load_file, save_file
 
 import decoding_llama3 as dl
 from decoding_llama3.inference import compile, memory
@@ -188,3 +189,20 @@ def test_memory_is_asked_for_before_a_weight_is_read(huggingface, monkeypatch):
     monkeypatch.setattr(stored.MappedFile, "read", lambda *_, **__: pytest.fail("a weight was read"))
     with pytest.raises(ValueError, match="the model needs"):
         load(huggingface)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_tied_model_may_hold_its_output_too_if_it_is_the_embedding(tmp_path, dtype):
+    """Some exporters write both; equal they are one, whatever their dtypes, and different they are refused."""
+    model = randomize(dl.Transformer(shrink("llama3.2-1b"))).bfloat16().float()
+    save_huggingface(model, tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    both = weights | {"lm_head.weight": weights["model.embed_tokens.weight"].clone().to(dtype)}
+    save_file(both, tmp_path / "model.safetensors")
+    again = load(tmp_path)
+    assert again.output.weight is again.tok_embeddings.weight
+    assert torch.equal(again(TOKENS), model(TOKENS))
+    both["lm_head.weight"] = both["lm_head.weight"] + 1
+    save_file(both, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"embedding and output are tied, but holds a 'lm_head\.weight'"):
+        load(tmp_path)

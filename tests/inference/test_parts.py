@@ -119,3 +119,9 @@ def test_new_weights_have_the_models_dtype(model):
     assert changed.norm.bias.dtype == torch.bfloat16
     assert changed.norm.weight is model.norm.weight
     assert changed(TOKENS).isfinite().all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_new_parts_are_in_the_mode_of_the_model(training, model):
+    changed = with_parts(model.train(training), feed_forward=GeluFeedForward, norm=LayerNorm)
+    assert {module.training for module in changed.modules()} == {training}

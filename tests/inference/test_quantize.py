@@ -171,3 +171,16 @@ def test_a_prompt_never_widens_more_than_a_slice(monkeypatch):
     assert sum(widened) == 61 * 37
     assert 900 < max(widened) <= 1000
     assert relative_difference(found, x.double() @ restored(layer).T) < 1e-5
+
+
+@pytest.mark.parametrize("columns", [100, 4096, 5000, 4099])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_of_one_row_is_summed_in_float32(columns, dtype):
+    """However its columns are cut: 4,099 is a prime. The oracle is float64."""
+    x, weight = torch.randn(1, columns).to(dtype), torch.randn(24, columns).to(dtype)
+    right = x.double() @ weight.double().T
+    found = row_product(x, weight)
+    assert found.dtype == dtype
+    assert found.shape == (1, 24)
+    rtol = 1e-2 if dtype == torch.bfloat16 else 1e-5
+    torch.testing.assert_close(found.double(), right.to(dtype).double(), rtol=rtol, atol=1e-3)
