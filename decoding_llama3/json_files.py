@@ -47,12 +47,16 @@ def read_json(
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """A value as Python writes it, or true, false, null, in `limit` printable characters."""
+    """A value as Python writes it, or true, false, null, in `limit` printable characters.
+
+    So no escape code from a file reaches a terminal by a message.
+    """
     if value is None or isinstance(value, bool):
         return json.dumps(value)
     short = reprlib.Repr()
     short.maxlevel, short.maxstring, short.maxother = 3, limit, limit
     text = short.repr(value)
+    text = text if text.isprintable() else repr(text)  # an array of numpy has line breaks
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 
+import numpy as np
 import pytest
 from test_config import TYPED
 
@@ -152,3 +153,10 @@ def test_a_value_is_shown_short_and_printable(value):
     assert 0 < len(shown(value)) <= 80
     assert len(shown(value, 40)) <= 40
     assert json.dumps(value)  # what a file can hold
+
+
+def test_what_a_gguf_file_holds_is_shown_short_and_printable():
+    """Catches the line breaks of a long array of numpy, and a text in the middle of a list."""
+    for value in (np.arange(40), ["\x1b[31m"] * 5, np.float32(1e30), b"\xff" * 99):
+        assert shown(value).isprintable()
+        assert len(shown(value)) <= 80

@@ -3,6 +3,7 @@
 import ast
 import collections
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,6 +152,15 @@ def test_no_file_exceeds_300_lines(path):
 def test_nothing_that_is_shipped_patches(path):
     """Parts are exchanged by `with_parts`: a patched module would be that of every model in the process."""
     assert not {found for found in imports(path) if found.startswith(("unittest", "pytest"))}
+
+
+def test_a_json_file_is_read_in_one_place():
+    """Catches a second reader that lets through what the first refuses. A child process answers in JSON too."""
+    children = ["benchmark/processes", "inference/tokenizers/render", "inference/tokenizers/template"]
+    own = ["experiments/training/state", "lessons/working_copy"]  # files that this package has written
+    readers = [path for path in FILES if re.search(r"\bjson\.loads?\(", path.read_text(encoding="utf-8"))]
+    expected = [PACKAGE / f"{stem}.py" for stem in ("json_files", *children, *own)]
+    assert readers == sorted(expected)
 
 
 def test_a_public_name_means_one_thing():

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decoding_llama3.cli.options import DTYPES
 from decoding_llama3.cli.terminal import note, waiting
+from decoding_llama3.json_files import read_json
 
 if TYPE_CHECKING:
     import torch
@@ -89,8 +89,7 @@ def say_if_base(directory: Path) -> None:
         (directory / name).exists() for name in ("chat_template.jinja", "chat_template.json")
     ):
         return
-    settings = json.loads(file.read_bytes())
-    if isinstance(settings, dict) and not settings.get("chat_template"):
+    if not read_json(file, file.name)[0].get("chat_template"):
         note(
             f"{directory} has no chat template: a base model, not taught to chat, may ramble; 'generate' suits it"
         )

@@ -12,12 +12,12 @@ from torch import nn
 from decoding_llama3.inference.checkpoint.agreement import check_agreement
 from decoding_llama3.inference.checkpoint.find import open_checkpoint
 from decoding_llama3.inference.checkpoint.stored import Checkpoint, Stored, check_dtype
-from decoding_llama3.inference.checkpoint.untrusted import quoted
 from decoding_llama3.inference.compile import compile_model
 from decoding_llama3.inference.devices import check_device, choose_dtype
 from decoding_llama3.inference.empty import empty_model
 from decoding_llama3.inference.memory import check_memory
 from decoding_llama3.inference.quantize import Int8Embedding, Int8Linear, is_quantizable, quantized
+from decoding_llama3.json_files import shown
 from decoding_llama3.transformer import Transformer
 
 
@@ -89,7 +89,7 @@ def _tie(model: Transformer, checkpoint: Checkpoint) -> None:
         if not torch.equal(both[0].to(dtype), both[1].to(dtype)):
             raise ValueError(
                 f"{checkpoint.path} says that embedding and output are tied, but holds a "
-                f"{quoted(checkpoint.stored_name('output.weight'))} that differs from the embedding: which of the "
+                f"{shown(checkpoint.stored_name('output.weight'))} that differs from the embedding: which of the "
                 "two is right, only its author knows"
             )
     embedding: nn.Module = model.tok_embeddings

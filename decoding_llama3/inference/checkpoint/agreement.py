@@ -2,8 +2,8 @@
 
 from decoding_llama3.inference.checkpoint.names import DERIVED
 from decoding_llama3.inference.checkpoint.stored import FLOATS, Checkpoint
-from decoding_llama3.inference.checkpoint.untrusted import quoted
 from decoding_llama3.inference.empty import in_first_layer, tensor_shapes
+from decoding_llama3.json_files import shown
 
 Shapes = dict[str, tuple[int, ...]]  # of the first layer, which stands for all
 _REMEDIES = {  # by the prefix that a wrapper gives to all names
@@ -42,8 +42,8 @@ def _check_prefix(checkpoint: Checkpoint, extra: list[str], shapes: Shapes) -> N
         if start is not None:
             remedy = _REMEDIES.get(name[:start], "rename them")
             raise ValueError(
-                f"{checkpoint.path} holds {quoted(name, 160)} in place of {quoted(name[start:])}: its names begin "
-                f"with {quoted(name[:start])}, as a wrapper leaves them, so {remedy}"
+                f"{checkpoint.path} holds {shown(name, 160)} in place of {shown(name[start:])}: its names begin "
+                f"with {shown(name[:start])}, as a wrapper leaves them, so {remedy}"
             )
 
 
@@ -53,7 +53,7 @@ def _check_names(checkpoint: Checkpoint, extra: list[str], shapes: Shapes, n_lay
     missing = [name for name in names if name not in checkpoint.tensors and name != tied]
     if missing == ["output.weight"] and not extra:
         raise ValueError(
-            f"{checkpoint.path} lacks {quoted(checkpoint.stored_name(missing[0]))}: if its embedding serves as "
+            f"{checkpoint.path} lacks {shown(checkpoint.stored_name(missing[0]))}: if its embedding serves as "
             "output, too, its configuration has to say so (tie_word_embeddings), else download all files again"
         )
     lacks = _list("lacks", [checkpoint.stored_name(name) for name in missing])
@@ -65,11 +65,11 @@ def _check_names(checkpoint: Checkpoint, extra: list[str], shapes: Shapes, n_lay
 
 def _list(what: str, names: list[str]) -> str:
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return f"{what} {quoted(names[0])}{more}" if names else ""
+    return f"{what} {shown(names[0])}{more}" if names else ""
 
 
 def _check_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...]) -> None:
-    stored, theirs = checkpoint.tensors[name], quoted(checkpoint.stored_name(name))
+    stored, theirs = checkpoint.tensors[name], shown(checkpoint.stored_name(name))
     if stored.shape != shape:
         found = f"shape {stored.shape}" if len(stored.shape) < 10 else f"{len(stored.shape):,} axes"
         raise ValueError(

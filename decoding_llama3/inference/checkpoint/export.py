@@ -14,8 +14,8 @@ from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.checkpoint.huggingface import CONFIG, INDEX, NAMES, WEIGHTS
 from decoding_llama3.inference.checkpoint.rows import split_pairs
 from decoding_llama3.inference.checkpoint.stored import check_dtype
-from decoding_llama3.inference.checkpoint.untrusted import quoted
 from decoding_llama3.inference.empty import empty_model
+from decoding_llama3.json_files import shown
 from decoding_llama3.transformer import Transformer
 
 _OF_ANOTHER = (  # by these, transformers or `load_model` would read another model or other ids than were saved
@@ -66,7 +66,7 @@ def _check_directory(directory: Path) -> None:
     others = [path.name for pattern in _OF_ANOTHER for path in sorted(directory.glob(pattern))]
     if others:
         raise ValueError(
-            f"{directory} holds {quoted(others[0])}, with which another model would be read than is saved: save "
+            f"{directory} holds {shown(others[0])}, with which another model would be read than is saved: save "
             "to a new directory, or move it away"
         )
 

@@ -11,7 +11,7 @@ from decoding_llama3.inference.checkpoint.huggingface import ADAPTER_ALONE, HUGG
 from decoding_llama3.inference.checkpoint.meta import META
 from decoding_llama3.inference.checkpoint.named import named_model
 from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format
-from decoding_llama3.inference.checkpoint.untrusted import quoted
+from decoding_llama3.json_files import shown
 
 FORMATS = (HUGGINGFACE, META)  # in a folder with configuration and weights of both, the first is taken
 
@@ -54,7 +54,7 @@ def _format(directory: Path) -> Format:
 
 
 def _no_checkpoint(path: str) -> str:
-    name = path if path.isprintable() and 0 < len(path) <= 200 else quoted(path, 200)
+    name = path if path.isprintable() and 0 < len(path) <= 200 else shown(path, 200)
     if os.path.isfile(path):
         return f"{name} is a file: pass the directory of the checkpoint, with its configuration, or a GGUF file"
     if re.fullmatch(r"[\w.-]+/[\w.-]+", path):
@@ -72,10 +72,10 @@ def _why_no_checkpoint(directory: Path) -> str:
     if os.path.isfile(directory / "adapter_config.json"):
         return ADAPTER_ALONE
     if models := sorted(directory.glob("models--*--*")):
-        return f"is a cache of the Hugging Face Hub: pass one of the folders in {quoted(models[0].name)}/snapshots"
+        return f"is a cache of the Hugging Face Hub: pass one of the folders in {shown(models[0].name)}/snapshots"
     if hashes := sorted(directory.glob("snapshots/*/")):
-        first = quoted(f"snapshots/{hashes[0].name}")
+        first = shown(f"snapshots/{hashes[0].name}")
         return f"is a model in the cache of the Hugging Face Hub: pass a snapshot in it, such as {first}"
     if files := sorted(directory.glob(f"*{SUFFIX}")):
-        return f"holds GGUF files: pass one of them, such as {quoted(files[0].name)}"
+        return f"holds GGUF files: pass one of them, such as {shown(files[0].name)}"
     return "has neither config.json (Hugging Face) nor params.json (Meta): is it a checkpoint?"

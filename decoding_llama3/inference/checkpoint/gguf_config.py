@@ -9,7 +9,7 @@ from torch import Tensor
 
 from decoding_llama3.config import LlamaConfig, RopeScaling
 from decoding_llama3.config_schema import SIZE, THETA, Setting, check
-from decoding_llama3.inference.checkpoint.untrusted import quoted
+from decoding_llama3.json_files import shown
 from decoding_llama3.rope import rope_frequencies, scale_frequencies
 
 _WIDTH = Setting("an integer", 1, SIZE, required=True)
@@ -74,14 +74,14 @@ def config_in(
 def _checked(settings: dict[str, Any], source: str) -> dict[str, Any]:
     """The settings of a Llama that are used here."""
     if settings.get("general.architecture") != "llama":
-        found = quoted(settings.get("general.architecture"))
+        found = shown(settings.get("general.architecture"))
         raise ValueError(f"{source} holds a model of the architecture {found}; only 'llama' is implemented here")
     stated = {key: value for key, value in settings.items() if key.startswith("llama.")}
     for key, value in stated.items():
         neutral = isinstance(value, (int, float, str)) and value in (0, 1, "none", "")
         if not neutral and key not in (*_SETTINGS, *_WITHOUT_EFFECT):
             raise ValueError(
-                f"{source} sets {quoted(key)} to {quoted(value)}, which is not known here and may change the "
+                f"{source} sets {shown(key)} to {shown(value)}, which is not known here and may change the "
                 "computation"
             )
     try:
@@ -89,7 +89,7 @@ def _checked(settings: dict[str, Any], source: str) -> dict[str, Any]:
     except TypeError as error:  # the file's fault, not the caller's
         raise ValueError(str(error)) from None
     if (scaling := found.get("llama.rope.scaling.type", "none")) != "none":
-        raise ValueError(f"{source} scales RoPE in the way {quoted(scaling)}, which is not implemented here")
+        raise ValueError(f"{source} scales RoPE in the way {shown(scaling)}, which is not implemented here")
     return found
 
 

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decoding_llama3.inference.checkpoint.gguf_types import NOT_READ, WEIGHT_TYPES, WeightType
-from decoding_llama3.inference.checkpoint.untrusted import check_file, quoted
+from decoding_llama3.inference.checkpoint.untrusted import check_file
+from decoding_llama3.json_files import shown
 
 LARGEST_HEADER, LONGEST_LIST = 64 * 2**20, 2**20  # bytes and texts; Llama 3's have 8 million and 280,147
 _USED = ("general.architecture", "general.alignment", "llama.", "tokenizer.")
@@ -50,9 +51,9 @@ class _Reader:
         settings, names = {}, set()
         for _ in range(n_settings):
             name = self.text("the name of a setting")
-            self.check(name not in names, f"it sets {quoted(name)} twice")
+            self.check(name not in names, f"it sets {shown(name)} twice")
             names.add(name)
-            value = self.value(f"the value of {quoted(name)}", used=name.startswith(_USED))
+            value = self.value(f"the value of {shown(name)}", used=name.startswith(_USED))
             settings |= {name: value} if name.startswith(_USED) else {}
         tensors = dict(self.tensor() for _ in range(n_tensors))
         self.check(len(tensors) == n_tensors, f"of {n_tensors} tensors some have the same name")
@@ -73,24 +74,24 @@ class _Reader:
 
     def tensor(self) -> tuple[str, tuple[tuple[int, ...], WeightType, int]]:
         name, n_axes = self.text("the name of a tensor"), self.number("I")
-        self.check(1 <= n_axes <= 4, f"{quoted(name)} has {n_axes} axes, expected 1 to 4")
+        self.check(1 <= n_axes <= 4, f"{shown(name)} has {n_axes} axes, expected 1 to 4")
         *axes, kind, offset = (self.number(size) for size in "Q" * n_axes + "IQ")
         shape = tuple(axes[::-1])
         if kind not in WEIGHT_TYPES:
             found, known = NOT_READ.get(kind, kind), ", ".join(each.name for each in WEIGHT_TYPES.values())
-            raise ValueError(f"{self.path} holds {quoted(name)} in the type {found}; read here are {known}")
+            raise ValueError(f"{self.path} holds {shown(name)} in the type {found}; read here are {known}")
         whole = 0 not in shape and shape[-1] % WEIGHT_TYPES[kind].n_weights == 0
-        self.check(whole, f"{quoted(name)} of shape {shape} has no whole blocks of {WEIGHT_TYPES[kind].name}")
+        self.check(whole, f"{shown(name)} of shape {shape} has no whole blocks of {WEIGHT_TYPES[kind].name}")
         return name, (shape, WEIGHT_TYPES[kind], offset)
 
     def places(self, tensors: dict[str, tuple], alignment: int) -> dict[str, Place]:
         good = isinstance(alignment, int) and alignment in (8, 16, 32, 64, 128, 256, 512, 4096)
-        self.check(good, f"its alignment is {quoted(alignment)}, expected 32 or another power of two")
+        self.check(good, f"its alignment is {shown(alignment)}, expected 32 or another power of two")
         base, end, places = -(-self.at // alignment) * alignment, 0, {}
         for name, (shape, kind, offset) in sorted(tensors.items(), key=lambda item: item[1][-1]):
             place = Place(shape, kind, base + offset, prod(shape) // kind.n_weights * kind.n_bytes)
             inside = offset >= end and offset % alignment == 0 and place.start + place.n_bytes <= self.size
-            self.check(inside, f"{quoted(name)} has no {place.n_bytes:,} bytes of its own from {place.start:,} on")
+            self.check(inside, f"{shown(name)} has no {place.n_bytes:,} bytes of its own from {place.start:,} on")
             places[name], end = place, offset + place.n_bytes
         return places
 

@@ -9,7 +9,7 @@ from decoding_llama3.inference.checkpoint.names import DERIVED, HUGGINGFACE_NAME
 from decoding_llama3.inference.checkpoint.rows import interleave_pairs
 from decoding_llama3.inference.checkpoint.shard import open_shard
 from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format, Read, Stored
-from decoding_llama3.inference.checkpoint.untrusted import quoted
+from decoding_llama3.json_files import shown
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 NAMES = Names(HUGGINGFACE_NAMES)
@@ -72,14 +72,14 @@ def _open_shards(directory: Path, shard_of: dict[str, str]) -> dict[str, Stored]
             if shard_of.get(name) == shard:
                 stored[name] = tensor
             elif not DERIVED.fullmatch(name):
-                listed = f"lists it in {quoted(shard_of[name])}" if name in shard_of else "does not list it"
+                listed = f"lists it in {shown(shard_of[name])}" if name in shard_of else "does not list it"
                 raise ValueError(
-                    f"{directory / shard} holds {quoted(name)}, but {INDEX} {listed}: download the checkpoint "
+                    f"{directory / shard} holds {shown(name)}, but {INDEX} {listed}: download the checkpoint "
                     "again, index and shards together"
                 )
     if missing := [name for name in shard_of if name not in stored]:
         raise ValueError(
-            f"{directory / INDEX} lists {quoted(missing[0])} in {quoted(shard_of[missing[0]])}, which lacks "
+            f"{directory / INDEX} lists {shown(missing[0])} in {shown(shard_of[missing[0]])}, which lacks "
             "it: download the checkpoint again, index and shards together"
         )
     return stored

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from decoding_llama3.inference.checkpoint.untrusted import check_file, quoted
+from decoding_llama3.inference.checkpoint.untrusted import check_file
 from decoding_llama3.json_files import read_json, shown
 
 LARGEST = 64 * 2**20  # bytes; the index of the 405B has about 100,000
@@ -25,7 +25,7 @@ def read_index(path: Path) -> dict[str, str]:
     for shard in dict.fromkeys(weight_map.values()):
         if not _lies_below(shard):
             raise ValueError(
-                f"{path} names the shard {quoted(shard)}, but a shard lies in its index's folder and is named "
+                f"{path} names the shard {shown(shard)}, but a shard lies in its index's folder and is named "
                 "from there: download the checkpoint from its original source"
             )
     return weight_map

@@ -10,8 +10,8 @@ from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.checkpoint.names import META_NAMES, Names
 from decoding_llama3.inference.checkpoint.pth import open_pth
 from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format, Stored
-from decoding_llama3.inference.checkpoint.untrusted import quoted
 from decoding_llama3.inference.empty import in_first_layer, tensor_shapes
+from decoding_llama3.json_files import shown
 
 CONFIG = "params.json"
 PARTS = "consolidated.*.pth"
@@ -29,7 +29,7 @@ def _open(directory: Path) -> Checkpoint:
     parts = [open_pth(path) for path in _paths(directory)]
     if unshared := set().union(*parts) - set(parts[0]).intersection(*parts):
         raise ValueError(
-            f"{directory}: not all parts hold {quoted(min(unshared))}: are they parts of one checkpoint?"
+            f"{directory}: not all parts hold {shown(min(unshared))}: are they parts of one checkpoint?"
         )
     config = LlamaConfig.from_params_json(directory / CONFIG, vocab_size=_rows(parts))
     shapes = tensor_shapes(config)
@@ -40,14 +40,14 @@ def _open(directory: Path) -> Checkpoint:
             unknown.append(theirs)
         else:
             whole = shapes.get(in_first_layer(ours))
-            tensors[ours] = _join(f"{quoted(theirs)} in {directory}", [part[theirs] for part in parts], whole)
+            tensors[ours] = _join(f"{shown(theirs)} in {directory}", [part[theirs] for part in parts], whole)
     return Checkpoint(directory, config, tensors, NAMES.theirs, tuple(unknown))
 
 
 def _paths(directory: Path) -> list[Path]:
     paths = sorted(directory.glob(PARTS))
     if [path.name for path in paths] != [f"consolidated.{i:02d}.pth" for i in range(len(paths))] or not paths:
-        found = ", ".join(quoted(path.name) for path in paths[:20]) or "none"
+        found = ", ".join(shown(path.name) for path in paths[:20]) or "none"
         raise ValueError(f"{directory} should hold consolidated.00.pth, .01, ... without a gap, found {found}")
     return paths
 

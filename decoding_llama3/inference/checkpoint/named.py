@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
-from decoding_llama3.inference.checkpoint.untrusted import quoted
 from decoding_llama3.inference.data import cache_directory, data_directory
-from decoding_llama3.json_files import read_json
+from decoding_llama3.json_files import read_json, shown
 
 SMOLLM2 = "SmolLM2-135M-Instruct.Q4_1.gguf"
 _REGISTRY, _LIBRARY = "registry.ollama.ai", "library"
@@ -78,7 +77,7 @@ def _blob(store: Path, manifest: Path) -> Path:
     digest = models[0].get("digest") if len(models) == 1 else None
     if not isinstance(digest, str) or not re.fullmatch(r"sha256:[0-9a-f]{64}", digest):
         raise ValueError(
-            f"{manifest} names {len(models)} models, by {quoted(digest)}: expected one, by its SHA-256"
+            f"{manifest} names {len(models)} models, by {shown(digest)}: expected one, by its SHA-256"
         )
     blob, size = store / "blobs" / digest.replace(":", "-"), models[0].get("size")
     if not blob.is_file() or blob.stat().st_size != size:

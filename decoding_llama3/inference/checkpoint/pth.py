@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.torch_version import TorchVersion
 
 from decoding_llama3.inference.checkpoint.stored import MappedFile, Stored
-from decoding_llama3.inference.checkpoint.untrusted import check_file, quoted
+from decoding_llama3.inference.checkpoint.untrusted import check_file
+from decoding_llama3.json_files import shown
 
 LARGEST_PICKLE = 4 * 2**20  # bytes; the one of the 405B has about 300,000
 _PLAIN = re.compile(
@@ -80,7 +81,8 @@ def _read_pickle(path: Path) -> bytes:
                 return archive.read(pickles[0])
     except Exception as error:  # zipfile raises whatever a damaged archive makes it
         raise ValueError(
-            f"{path} is damaged, or no zip archive as torch.save writes it ({quoted(error, 120)}): {_ELSEWHERE}"
+            f"{path} is damaged, or no zip archive as torch.save writes it ({shown(str(error), 120)}): "
+            f"{_ELSEWHERE}"
         ) from error
     raise ValueError(
         f"{path} is refused: it is compressed, or not the one pickle of at most {LARGEST_PICKLE:,} bytes, with "
@@ -100,7 +102,7 @@ def _check_pickle(path: Path, pickled: bytes) -> None:
                 "expected: get the checkpoint from its original source"
             )
         if not _PLAIN.fullmatch(name):
-            raise ValueError(f"{path} {_NOT_ONLY_TENSORS} (it calls {quoted(name)})")
+            raise ValueError(f"{path} {_NOT_ONLY_TENSORS} (it calls {shown(name)})")
 
 
 def _check_tensors(path: Path, tensors: object) -> None:
@@ -116,6 +118,6 @@ def _check_tensors(path: Path, tensors: object) -> None:
             )
         if tensor.nbytes > tensor.untyped_storage().nbytes():
             raise ValueError(
-                f"{path} has {quoted(name)} of {tensor.nbytes:,} bytes in {tensor.untyped_storage().nbytes():,}, "
+                f"{path} has {shown(name)} of {tensor.nbytes:,} bytes in {tensor.untyped_storage().nbytes():,}, "
                 "which repeat: get the checkpoint from its original source"
             )

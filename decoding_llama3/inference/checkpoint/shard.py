@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from decoding_llama3.inference.checkpoint.stored import MappedFile, Stored
-from decoding_llama3.inference.checkpoint.untrusted import check_file, quoted
+from decoding_llama3.inference.checkpoint.untrusted import check_file
+from decoding_llama3.json_files import shown
 
 LARGEST_HEADER = 16 * 2**20  # bytes; one of all tensors of the 405B has about 150,000
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16, "F64": torch.float64}
@@ -36,7 +37,7 @@ def map_shard(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, quoted(error, 120)) from error
+        raise _damaged(path, shown(str(error), 120)) from error
 
 
 def _tensors(path: Path) -> Callable[[str], Tensor]:

@@ -1,4 +1,4 @@
-"""What is asked of a file before it is opened, and how a message shows what stands in it."""
+"""What is asked of a file before it is opened."""
 
 import os
 import stat
@@ -10,12 +10,6 @@ _STAND_INS = {  # by how they begin: what lies there in place of the file that w
     b"<!doctype html": _PAGE,
     b"<html": _PAGE,
 }
-
-
-def quoted(text: object, length: int = 80) -> str:
-    """Text from a file, for a message: quoted, so that no escape code reaches a terminal, and at most so long."""
-    text = str(text)
-    return repr(text if len(text) <= length else f"{text[: length - 3]}...")
 
 
 def check_file(path: Path) -> None:

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from decoding_llama3.inference.checkpoint.gguf_header import read_header
-from decoding_llama3.inference.checkpoint.untrusted import quoted
 from decoding_llama3.inference.tokenizers.library import LibraryTokenizer
 from decoding_llama3.inference.tokenizers.model import ModelTokenizer
 from decoding_llama3.inference.tokenizers.needed import needed
 from decoding_llama3.inference.tokenizers.pieces import CONTROL, UNKNOWN, USER_DEFINED, PieceTokenizer, piece_model
 from decoding_llama3.inference.tokenizers.template import ChatTemplate
+from decoding_llama3.json_files import shown
 from decoding_llama3.tokenizer import SPLIT_PATTERN
 
 _LISTS = ("tokens", "token_type", "merges", "scores")
@@ -29,7 +29,7 @@ def gguf_tokenizer(path: Path) -> ModelTokenizer:
         return _byte_level(settings, path)
     if kind == "llama":
         return _pieces(settings, path)
-    raise ValueError(f"{path} has a tokenizer of the kind {quoted(kind)}; 'gpt2' and 'llama' are known here")
+    raise ValueError(f"{path} has a tokenizer of the kind {shown(kind)}; 'gpt2' and 'llama' are known here")
 
 
 def _byte_level(settings: dict[str, Any], path: Path) -> LibraryTokenizer:
@@ -37,7 +37,7 @@ def _byte_level(settings: dict[str, Any], path: Path) -> LibraryTokenizer:
     split = _SPLITS.get(settings.get("pre", ""))
     if split is None:
         raise ValueError(
-            f"{path} cuts texts by the rule {quoted(settings.get('pre'))} before it encodes them, which is not "
+            f"{path} cuts texts by the rule {shown(settings.get('pre'))} before it encodes them, which is not "
             f"known here; known are {', '.join(_SPLITS)}"
         )
     tokens, kinds = settings["tokens"], settings["token_type"]
@@ -45,7 +45,7 @@ def _byte_level(settings: dict[str, Any], path: Path) -> LibraryTokenizer:
     merges = [tuple(merge.split(" ", 1)) for merge in settings.get("merges", [])]
     for merge in merges:
         if len(merge) != 2 or any(part not in vocabulary for part in (*merge, "".join(merge))):
-            raise ValueError(f"{path} is damaged: the merge {quoted(merge)} makes no token; download it again")
+            raise ValueError(f"{path} is damaged: the merge {shown(merge)} makes no token; download it again")
     model = library.models.BPE(vocabulary, merges, ignore_merges=split is _llama3)
     tokenizer = library.Tokenizer(model)
     tokenizer.pre_tokenizer = split(library.pre_tokenizers, library.Regex)
@@ -115,8 +115,8 @@ def _check(settings: dict[str, Any], path: Path) -> None:
         raise ValueError(f"{path} is damaged: not each of its tokens has a type of 1 to 6; download it again")
     for key, kind in (("merges", list), ("pre", str), ("tokenizer.chat_template", str), ("add_bos_token", bool)):
         if key in settings and not isinstance(settings[key], kind):
-            raise ValueError(f"{path} is damaged: {key} is {quoted(settings[key])}, expected a {kind.__name__}")
+            raise ValueError(f"{path} is damaged: {key} is {shown(settings[key])}, expected a {kind.__name__}")
     for key in ("bos_token_id", "eos_token_id", "eot_token_id", "eom_token_id"):
         token = settings.get(key, 0)
         if type(token) is not int or token not in range(len(tokens)):
-            raise ValueError(f"{path} is damaged: {key} is {quoted(token)}, and there are {len(tokens):,} tokens")
+            raise ValueError(f"{path} is damaged: {key} is {shown(token)}, and there are {len(tokens):,} tokens")

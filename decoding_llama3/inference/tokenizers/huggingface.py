@@ -1,14 +1,14 @@
 """What the files of a Hugging Face directory say of a tokenizer: tokenizer.json and the settings beside it."""
 
-import json
+import re
 from pathlib import Path
 from typing import Any
 
-from decoding_llama3.inference.checkpoint.untrusted import check_file, quoted
+from decoding_llama3.inference.checkpoint.untrusted import check_file
 from decoding_llama3.inference.tokenizers.library import LibraryTokenizer
 from decoding_llama3.inference.tokenizers.needed import needed
 from decoding_llama3.inference.tokenizers.template import ChatTemplate
-from decoding_llama3.json_files import read_json
+from decoding_llama3.json_files import read_json, shown
 
 LARGEST_FILE = 64 * 2**20  # bytes; the tokenizer.json of Llama 3.1 has 17 million
 
@@ -17,14 +17,14 @@ def json_tokenizer(file: Path, directory: Path) -> LibraryTokenizer:
     """The tokenizer of a tokenizer.json, as the library tokenizers runs it; ValueError where it is damaged."""
     library: Any = needed("tokenizers", f"{file}")
     text = _text(file)
-    content = _object(file, text)
+    content = read_json(file, file.name, LARGEST_FILE)[0]
     try:
         tokenizer = library.Tokenizer.from_str(text)
         first = tokenizer.encode("", add_special_tokens=True).ids[:1]
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # the library's panics are no Exception
-        raise ValueError(f"{file} is damaged or of an unknown kind ({quoted(error, 120)})") from None
+        raise ValueError(f"{file} is damaged or of an unknown kind ({shown(str(error), 120)})") from None
     special = {
         entry["content"]: entry["id"]
         for entry in content.get("added_tokens") or ()
@@ -52,14 +52,17 @@ def added_names(file: Path) -> list[tuple[int, str]]:
     # Llama 3 in Hugging Face's format has no other list of them: it never had a slow tokenizer.
     if not file.is_file():
         return []
-    try:
-        tokens = [(entry["id"], entry["content"]) for entry in json.loads(file.read_bytes())["added_tokens"]]
-        if all(type(token) is int and type(name) is str and name.encode() for token, name in tokens):
-            return tokens
-        found = "an entry of another form"
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        found = f"{type(error).__name__}: {error}"
-    raise ValueError(f"{file} is damaged: expected added_tokens with an id and a content each, found {found}")
+    entries = read_json(file, file.name, LARGEST_FILE)[0].get("added_tokens")
+    for entry in entries if isinstance(entries, list) else [entries]:
+        if not (isinstance(entry, dict) and type(entry.get("id")) is int and _is_text(entry.get("content"))):
+            found = shown(entry)
+            raise ValueError(f"{file} is damaged: expected added_tokens with an id and a text each, found {found}")
+    return [(entry["id"], entry["content"]) for entry in entries]
+
+
+def _is_text(content: object) -> bool:
+    """Whether it can be written in a file: JSON may hold half a character."""
+    return isinstance(content, str) and content != "" and not re.search(r"[\ud800-\udfff]", content)
 
 
 def chat_template(directory: Path | None) -> ChatTemplate | None:
@@ -77,7 +80,7 @@ def chat_template(directory: Path | None) -> ChatTemplate | None:
             named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
             template = named.get("default")
         if template is not None and not isinstance(template, str):
-            raise ValueError(f"{directory / name} sets chat_template to {quoted(template)}, expected a text")
+            raise ValueError(f"{directory / name} sets chat_template to {shown(template)}, expected a text")
         if template:
             return ChatTemplate(template, str(directory / name))
     return None
@@ -94,7 +97,7 @@ def stop_ids(directory: Path | None) -> list[int]:
         stated = _settings(directory, name).get("eos_token_id")
         ids = stated if isinstance(stated, list) else [] if stated is None else [stated]
         if any(type(token) is not int or token < 0 for token in ids):
-            found = quoted(stated)
+            found = shown(stated)
             raise ValueError(f"{directory / name} sets eos_token_id to {found}, expected an id or a list of ids")
         if ids:
             return ids
@@ -115,16 +118,6 @@ def _text(file: Path) -> str:
         raise ValueError(f"{file} is not UTF-8 text: download it again") from None
 
 
-def _object(file: Path, text: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON ({quoted(error)}): download it again") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} holds a JSON {type(content).__name__}, expected an object")
-    return content
-
-
 def _id_of(token: object, tokenizer: Any) -> int | None:
     """The id of a special token, which settings hold as its text, or as an object with its text."""
     name = token.get("content") if isinstance(token, dict) else token
@@ -139,5 +132,5 @@ def _is_byte_level(decoder: object, file: Path) -> bool:
         return True
     if kinds & {"ByteFallback", "Metaspace"}:
         return False
-    found = quoted(sorted(map(str, kinds)))
+    found = shown(sorted(map(str, kinds)))
     raise ValueError(f"{file} decodes by {found}; ByteLevel, ByteFallback and Metaspace are known here")

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from decoding_llama3.inference.checkpoint.untrusted import quoted
 from decoding_llama3.inference.tokenizers.needed import needed
 from decoding_llama3.inference.tokenizers.render import Refused, render
+from decoding_llama3.json_files import shown
 from decoding_llama3.tokenizer import Tokenizer, checked_messages
 
 LARGEST_TEMPLATE = 64 * 2**10  # bytes
@@ -99,10 +99,10 @@ class ChatTemplate:
             raise self._fault("it ended its process, perhaps for want of memory") from None
 
     def _refusal(self, reason: str) -> ValueError:
-        return ValueError(f"the chat template in {self.source} refuses these messages: {quoted(reason, 200)}")
+        return ValueError(f"the chat template in {self.source} refuses these messages: {shown(reason, 200)}")
 
     def _fault(self, reason: str) -> ValueError:
-        return ValueError(f"the chat template in {self.source} cannot be used: {quoted(reason, 200)}")
+        return ValueError(f"the chat template in {self.source} cannot be used: {shown(reason, 200)}")
 
 
 def _shown(number: int, content: str | list[int], special: re.Pattern) -> str:

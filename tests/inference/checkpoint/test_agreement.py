@@ -88,7 +88,7 @@ def write_a_long_name(weights: dict[str, Tensor]) -> None:
         (grow_axes, r"norm\.weight' of 64 axes, but its configuration asks for \(192,\)"),
         (store_integers, r"lm_head\.weight' as I8, and quantised weights are not supported"),
         (write_an_escape_code, r"has, beyond .*, '\\x1b\[31mred\\x1b\]0;title'"),
-        (write_a_long_name, r"has, beyond .*, 'x{77}\.\.\.'"),
+        (write_a_long_name, r"has, beyond .*, 'x+\.\.\.x+'"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

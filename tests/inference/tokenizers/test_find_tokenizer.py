@@ -176,16 +176,21 @@ def test_a_name_that_is_taken_gives_way(tmp_path):
         b'{"added_tokens": [{"id": 4096, "content": 5}]}',
         b'{"added_tokens": [{"id": 4096, "content": ""}]}',
         b'{"added_tokens": [{"id": 4096, "content": "\\ud800"}]}',
+        b'{"added_tokens": [{"id": 4096, "content": "a\\ud800"}]}',
+        b'{"added_tokens": [], "added_tokens": [{"id": 4096, "content": "<a>"}]}',
         b'{"added_tokens": ' + b"[" * 100_000,
         b'{"added_tokens": [{"id": ' + b"9" * 5000 + b', "content": "<a>"}]}',
     ],
-    ids=range(16),
+    ids=range(18),
 )
 def test_a_damaged_tokenizer_json_is_told(tmp_path, content):
     folder = checkpoint(tmp_path, rows=4104)
     (folder / "tokenizer.json").write_bytes(content)
-    with pytest.raises(ValueError, match=r"tokenizer\.json is damaged: expected added_tokens .*, found") as error:
+    with pytest.raises(
+        ValueError, match=r"tokenizer\.json (is damaged: expected added_tokens .*, found|is|holds|sets) "
+    ) as error:
         dl.load_tokenizer(folder)
+    assert str(error.value).isprintable()
     assert len(str(error.value)) < 400
 
 
