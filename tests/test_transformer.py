@@ -269,3 +269,7 @@ def test_the_meta_device_gives_shapes_without_memory():
     caches = model.make_caches(1, 16)
     assert caches[0].keys.is_meta
     assert model(tokens, positions, caches).shape == (1, 5, 128_256)
+
+
+def test_no_layer_has_a_bias(model):
+    assert [name for name in model.state_dict() if not name.endswith(".weight")] == []

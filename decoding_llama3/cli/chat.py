@@ -19,6 +19,7 @@ from decoding_llama3.cli.options import (
     Dtype,
     Quantize,
     Seed,
+    ShowTokens,
     TokenizerPath,
     Tokens,
     TopP,
@@ -26,6 +27,7 @@ from decoding_llama3.cli.options import (
 )
 from decoding_llama3.cli.speed import Speed
 from decoding_llama3.cli.terminal import note, write, write_generated
+from decoding_llama3.cli.tokens import note_tokens
 from decoding_llama3.inference.prefix import prefix_length
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ def chat(
     quantize: Quantize = None,
     compile: Compile = False,
     tokenizer: TokenizerPath = None,
+    show_tokens: ShowTokens = False,
 ) -> None:
     """Talk with an instruct model; an empty line or Ctrl-D ends the talk, Ctrl-C ends an answer.
 
@@ -64,7 +67,11 @@ def chat(
             continue
         if n_dropped:
             note(f"the context of {conversation.context} tokens is full: the oldest {_turns(n_dropped)} forgotten")
+        if show_tokens:
+            note_tokens("prompt", tokens_of, prompt)
         talk.answer(message, prompt)
+        if show_tokens:
+            note_tokens("answer", tokens_of, conversation.answer)
 
 
 class _Talk:

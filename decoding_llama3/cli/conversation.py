@@ -45,6 +45,11 @@ class Conversation:
         del self._turns[:n_dropped]
         return ids, n_dropped
 
+    @property
+    def answer(self) -> list[int]:
+        """The ids of the last answer; none before the first turn."""
+        return self._turns[-1][1]["content"] if self._turns else []
+
     def add(self, message: str, answer: list[int]) -> None:
         """Remember a turn: a message and the ids of its answer."""
         self._turns.append([{"role": "user", "content": message}, {"role": "assistant", "content": answer}])

@@ -14,6 +14,7 @@ from decoding_llama3.cli.options import (
     Dtype,
     Quantize,
     Seed,
+    ShowTokens,
     TokenizerPath,
     Tokens,
     TopP,
@@ -21,6 +22,7 @@ from decoding_llama3.cli.options import (
 )
 from decoding_llama3.cli.speed import Speed
 from decoding_llama3.cli.terminal import note, write, write_generated
+from decoding_llama3.cli.tokens import noted
 
 TINY_TEMPERATURE = 0.8  # with the most probable token alone, a model so small soon says the same again and again
 
@@ -39,6 +41,7 @@ def generate(
     quantize: Quantize = None,
     compile: Compile = False,
     tokenizer: TokenizerPath = None,
+    show_tokens: ShowTokens = False,
 ) -> None:
     """Continue a text, printing it as it comes.
 
@@ -58,7 +61,7 @@ def generate(
     stream = generator.generate(ids, tokens, temperature, top_p, tokens_of.stop_ids, seed)
     write(text)
     try:
-        for piece in tokens_of.decode_stream(speed.timed(stream, len(ids))):
+        for piece in tokens_of.decode_stream(noted(show_tokens, tokens_of, ids, speed.timed(stream, len(ids)))):
             write_generated(piece)
     finally:
         write("\n")

@@ -41,6 +41,9 @@ Compile = Annotated[
     bool,
     typer.Option("--compile", help="Compile the decode step: slow start, faster tokens.", rich_help_panel=MACHINE),
 ]
+ShowTokens = Annotated[
+    bool, typer.Option("--show-tokens", help="Show the tokens of prompt and answer.", rich_help_panel=TEXT)
+]
 TokenizerPath = Annotated[
     str | None,
     typer.Option(

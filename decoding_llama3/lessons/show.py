@@ -120,26 +120,29 @@ def token_strings(ids: Int[Tensor, "*any"], tokenizer: Tokenizer) -> list[str]:
 
 def common_words(tokenizer: Tokenizer, most: int = 3000) -> list[int]:
     """Ids of the words, or their beginnings, learned first: a space and ASCII letters; `most` at most."""
-    texts = {token: tokenizer.decode([token]) for token in range(256, tokenizer.bos_id)}
-    return [t for t, text in texts.items() if text[0] == " " and text[1:].isalpha() and text.isascii()][:most]
+    ordinary = sorted(set(range(256, tokenizer.n_vocab)) - set(tokenizer.special_ids.values()))
+    texts = {token: tokenizer.token_bytes(token).decode(errors="replace") for token in ordinary}
+    return [t for t, text in texts.items() if text[:1] == " " and text[1:].isalpha() and text.isascii()][:most]
 
 
 def real_model(checkpoint: str = "") -> tuple[Transformer, Tokenizer] | None:
-    """The model and tokenizer of a checkpoint's directory, or of DECODING_LLAMA3_CHECKPOINT; without one, None.
+    """The model and tokenizer of a checkpoint, by path or name, or of DECODING_LLAMA3_CHECKPOINT; without, None.
 
     On a GPU if there is one, in int8 if it fits in no wider way. Says what runs where, or what to set.
     A model that fits in no way raises ValueError.
     """
     path = checkpoint or os.environ.get("DECODING_LLAMA3_CHECKPOINT", "")
     if not path:
-        print("to see this on a real model, set DECODING_LLAMA3_CHECKPOINT to the directory of its checkpoint")
+        print("to see this on a real model, run 'decoding-llama3 download smollm2' once, and write \"smollm2\"")
+        print("above, or the path of a Llama; DECODING_LLAMA3_CHECKPOINT sets it for all seven parts")
         return None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = read_config(path)
     fit = choose_fit(config, device)
+    tokenizer = load_tokenizer(path)  # before the weights, which may take minutes
     model = load_model(path, device=device, dtype=fit.dtype, quantize=fit.quantize)
     print(f"{path} ({config.n_params:,} parameters) on {device} in {fit}")
-    return model, load_tokenizer(path)
+    return model, tokenizer
 
 
 def mark(prediction: float | None, answer: float, unit: str) -> str:

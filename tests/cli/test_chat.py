@@ -194,6 +194,18 @@ def test_the_same_seed_gives_the_same_talk_and_not_the_same_draws_in_each_turn(i
     assert first != chat(instruct, "Who?\nWho?\n\n", *options[:-1], "4").stdout
 
 
+def test_the_tokens_are_shown_if_asked_for(instruct, tokenizer):
+    shown = chat(instruct, "Who?\n\n", "-n", "3", "--show-tokens").stderr
+    prompt = tokenizer.encode_chat([{"role": "user", "content": "Who?"}])
+    (line,) = re.findall(r"prompt: (\d+ '.*\|.*)$", shown, flags=re.MULTILINE)
+    found = [entry.split(" ", 1) for entry in line.split(" | ")]
+    assert [int(token) for token, _ in found] == prompt
+    assert found[0][1] == "'<|begin_of_text|>'"
+    (answer,) = re.findall(r"^answer: (.*)$", shown, flags=re.MULTILINE)
+    assert len(answer.split(" | ")) == 3
+    assert "answer:" not in chat(instruct, "Who?\n\n", "-n", "3").stderr
+
+
 def test_a_base_model_is_said_to_be_one(instruct):
     said = "has no chat template: a base model"
     assert said not in chat(instruct, "\n").stderr

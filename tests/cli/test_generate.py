@@ -96,3 +96,14 @@ def test_what_the_generator_reports_goes_to_standard_error(monkeypatch):
     result = run(PROMPT, "-n", "2", "--compile", "--temperature", "0", "--dtype", "float32")
     assert result.stdout == drawn_by_the_package(2)
     assert "no C++ compiler found" in result.stderr
+
+
+def test_the_tokens_are_shown_if_asked_for():
+    tokenizer = dl.load_tokenizer("tiny")
+    result = CliRunner().invoke(
+        app, ["generate", "A king", "--tokens", "2", "--temperature", "0", "--show-tokens"]
+    )
+    ids = tokenizer.encode("A king", bos=True)
+    shown = " | ".join(f"{token} {tokenizer.decode([token])!r}" for token in ids)
+    assert f"prompt: {shown}" in result.stderr
+    assert len(result.stderr.split("new tokens: ")[1].splitlines()[0].split(" | ")) == 2
