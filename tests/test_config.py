@@ -99,6 +99,7 @@ def test_cache_bytes_of_a_context(name, tokens, gib):
 
 def test_heads():
     heads = {name: (preset(name).head_dim, preset(name).queries_per_kv) for name in FACTS}
+    assert all(type(number) is int for pair in heads.values() for number in pair)
     assert heads["llama3-8b"] == (128, 4)
     assert heads["llama3-70b"] == (128, 8)
     assert heads["llama3.1-405b"] == (128, 16)

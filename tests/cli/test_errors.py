@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -101,7 +102,9 @@ def test_the_exit_code_of_a_command_stays():
 def long_text():
     """A command that writes for minutes, if nothing stops it."""
     command = [sys.executable, "-m", "decoding_llama3", "generate", "The", "-n", "500", "--temperature", "2"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # A shell that runs the tests in the background has SIGINT ignored, and children inherit that.
+    listen = None if sys.platform == "win32" else partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=listen) as process:
         yield process
         process.kill()
 

@@ -1,11 +1,11 @@
-"""What is asked of a file before it is opened, and how its texts are shown."""
+"""What is asked of a file before it is opened."""
 
 import os
 
 import pytest
 
 from decoding_llama3.inference.checkpoint import index, shard
-from decoding_llama3.inference.checkpoint.untrusted import check_file, quoted
+from decoding_llama3.inference.checkpoint.untrusted import check_file
 
 
 def test_a_folder_is_no_file(tmp_path):
@@ -44,13 +44,6 @@ def test_what_lies_there_in_place_of_a_file_is_named(tmp_path, content, words):
 def test_a_file_that_is_not_there_is_told_by_its_folder(tmp_path):
     with pytest.raises(ValueError, match=rf"{tmp_path.name} lacks a\.gguf: download the checkpoint again"):
         check_file(tmp_path / "a.gguf")
-
-
-def test_a_text_is_shown_quoted_and_short():
-    assert quoted("x" * 80) == repr("x" * 80)
-    assert quoted("x" * 81) == repr("x" * 77 + "...")
-    assert quoted("\x1b[31m") == r"'\x1b[31m'"
-    assert quoted(5) == "'5'"
 
 
 def test_a_file_may_be_as_large_as_its_limit_and_no_larger(tmp_path, monkeypatch):
