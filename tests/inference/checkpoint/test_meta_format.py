@@ -32,6 +32,18 @@ def test_parts_are_quantised_as_they_are_read(meta_model, tmp_path):
     assert torch.equal(load(tmp_path, quantize="int8")(TOKENS), quantize_int8(meta_model)(TOKENS))
 
 
+def test_a_weight_that_was_saved_transposed_lies_row_by_row_in_memory(meta_model, tmp_path):
+    """Kernels read a weight row by row; one that lies otherwise is as right, and slow."""
+    save_meta(meta_model, tmp_path, parts=1)
+    wo = meta_model.layers[1].attention.wo.weight
+    edit_part(
+        tmp_path, lambda weights: weights.update({"layers.1.attention.wo.weight": wo.data.t().contiguous().t()})
+    )
+    loaded = load(tmp_path).layers[1].attention.wo.weight
+    assert torch.equal(loaded, wo)
+    assert loaded.is_contiguous()
+
+
 def test_a_gap_among_the_parts_is_named(meta_model, tmp_path):
     save_meta(meta_model, tmp_path, parts=4)
     (tmp_path / "consolidated.02.pth").unlink()
