@@ -78,7 +78,7 @@ def rerun(group: str, name: str, seed: int, folder: Path | None = None) -> tuple
 
     The same code, Python and torch on the same kind of processor give the same numbers. The runs kept summed in
     another order, by a kernel that shares keys without repeating them: that moves a loss by up to 0.02 on the way,
-    about as much as the last bit of one weight does. Another version of Python has another library, so another
+    where the last bit of one weight moves it by up to 0.008. Another version of Python has another library, so another
     text: then only the picture is the same. Raises ValueError where no such run is kept.
     """
     curves = read_curves(group, folder)
