@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from huggingface_configs import rope_parameters
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig as HuggingFaceConfig
@@ -32,14 +33,7 @@ def huggingface_frequencies(head_dim: int, theta: float, scaling: dl.RopeScaling
         hidden_size=2 * head_dim,
         num_attention_heads=2,
         max_position_embeddings=131_072,
-        rope_parameters={
-            "rope_type": "llama3",
-            "rope_theta": theta,
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_context,
-        },
+        rope_parameters=rope_parameters(theta, scaling),
     )
     freqs, attention_scaling = ROPE_INIT_FUNCTIONS["llama3"](config, torch.device("cpu"))
     assert attention_scaling == 1

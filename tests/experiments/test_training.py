@@ -80,19 +80,33 @@ def test_a_killed_run_ends_with_the_weights_of_one_never_killed(corpus, tmp_path
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "killed"))
 
 
-def test_a_kill_while_saving_leaves_the_state_before(corpus, tmp_path, monkeypatch):
+FULL_DISK = r"state.safetensors cannot be written \(No space left on device\)"
+
+
+@pytest.mark.parametrize(
+    ("error", "seen", "words"),
+    [
+        (KeyboardInterrupt(), KeyboardInterrupt, None),
+        (OSError(28, "No space left on device"), ValueError, FULL_DISK),
+    ],
+    ids=["killed", "full disk"],
+)
+def test_a_save_that_stops_in_the_middle_leaves_the_previous_state(
+    error, seen, words, corpus, tmp_path, monkeypatch
+):
     running = train(corpus, config(), SETTINGS, tmp_path, save_every=1)
     list(itertools.islice(running, 2))
     before = (tmp_path / "state.safetensors").read_bytes()
 
-    def cut_short(tensors, path, metadata):
+    def stop_in_the_middle(tensors, path, metadata):
         path.write_bytes(b"half")
-        raise KeyboardInterrupt
+        raise error
 
-    monkeypatch.setattr(state, "save_file", cut_short)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr(state, "save_file", stop_in_the_middle)
+    with pytest.raises(seen, match=words):
         next(running)
     assert (tmp_path / "state.safetensors").read_bytes() == before
+    assert not (tmp_path / "state.safetensors.new").exists()
 
 
 def test_other_text_or_settings_do_not_go_on_from_there(corpus, tmp_path):
@@ -341,22 +355,6 @@ def test_a_damaged_state_is_refused_in_a_sentence(data, corpus, tmp_path):
     (tmp_path / "run.json").write_bytes(data)
     with pytest.raises(ValueError, match=r"run.json"):
         finish(corpus, tmp_path)
-
-
-def test_a_full_disk_leaves_the_state_before(corpus, tmp_path, monkeypatch):
-    running = train(corpus, config(), SETTINGS, tmp_path, save_every=1)
-    list(itertools.islice(running, 2))
-    before = (tmp_path / "state.safetensors").read_bytes()
-
-    def full(tensors, path, metadata):
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(state, "save_file", full)
-    with pytest.raises(ValueError, match=r"state.safetensors cannot be written \(No space left on device\)"):
-        next(running)
-    assert (tmp_path / "state.safetensors").read_bytes() == before
-    assert not (tmp_path / "state.safetensors.new").exists()
 
 
 def test_two_trainings_in_one_folder_are_refused(corpus, tmp_path):

@@ -1,6 +1,7 @@
 """Generation: what is chosen, where it ends, and what it refuses before the first token."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from transformers import TopPLogitsWarper
 
 import decoding_llama3 as dl
 from decoding_llama3.inference import generator
-from decoding_llama3.inference.generator import Generator
+from decoding_llama3.inference.compile import NO_COMPILER
+from decoding_llama3.inference.generator import Generator, _to_host
 from decoding_llama3.inference.sampling import sample
 
 PROMPT = [5, 77, 130, 9, 64]
@@ -350,3 +352,39 @@ def test_it_compiles_only_if_asked(compile, model, monkeypatch):
     monkeypatch.setattr("decoding_llama3.inference.generator.Generator", Recorded)
     list(dl.generate(model, [1, 2], 1, **({} if compile is None else {"compile": compile})))
     assert asked == [bool(compile)]
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_it_says_that_it_cannot_compile_only_if_it_cannot(there, model, monkeypatch):
+    monkeypatch.setattr("decoding_llama3.inference.generator.can_compile", lambda device: there)
+    said = []
+    generator = Generator(model, compile=True, report=said.append)
+    assert said == ([] if there else [NO_COMPILER])
+    assert generator.compile is there
+
+
+def test_a_token_of_a_card_is_read_only_after_it_has_arrived(monkeypatch):
+    """Catches a token that is looked at while its copy is still on the way: any number may stand there."""
+    calls = []
+
+    class Host:
+        def copy_(self, token, non_blocking):
+            calls.append("copy" if non_blocking else "wait for the copy")
+
+        def item(self):
+            calls.append("item")
+            return 7
+
+    class Event:
+        def record(self):
+            calls.append("record")
+
+        def synchronize(self):
+            calls.append("synchronize")
+
+    monkeypatch.setattr(torch, "empty", lambda *shape, dtype, pin_memory: Host())
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    arriving = _to_host(SimpleNamespace(device=torch.device("cuda"), dtype=torch.int64))
+    assert calls == ["copy", "record"]
+    assert arriving() == 7
+    assert calls == ["copy", "record", "synchronize", "item"]

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 from conftest import randomize, relative_difference, shrink
-from transformers import LlamaConfig as HuggingFaceConfig
+from huggingface_configs import huggingface_config
 from transformers import LlamaForCausalLM
 
 import decoding_llama3 as dl
@@ -63,31 +63,7 @@ def test_they_read_the_ids_that_were_given_and_make_up_none(ids, tmp_path):
 def test_a_checkpoint_of_theirs_loads(shrunk, head_dim, tmp_path):
     """Their own config.json, and several shards with an index; heads of 20 make wq and wo not square."""
     config = dataclasses.replace(shrunk, head_dim=head_dim)
-    scaling = config.rope_scaling
-    rope = {"rope_type": "default"}
-    if scaling is not None:
-        rope = {
-            "rope_type": "llama3",
-            "factor": scaling.factor,
-            "low_freq_factor": scaling.low_freq_factor,
-            "high_freq_factor": scaling.high_freq_factor,
-            "original_max_position_embeddings": scaling.original_context,
-        }
-    theirs = LlamaForCausalLM(
-        HuggingFaceConfig(
-            hidden_size=config.dim,
-            num_hidden_layers=config.n_layers,
-            num_attention_heads=config.n_heads,
-            num_key_value_heads=config.n_kv_heads,
-            head_dim=config.head_dim,
-            intermediate_size=config.hidden_dim,
-            vocab_size=config.vocab_size,
-            rms_norm_eps=config.norm_eps,
-            max_position_embeddings=config.max_seq_len,
-            tie_word_embeddings=config.tie_embeddings,
-            rope_parameters={"rope_theta": config.rope_theta, **rope},
-        )
-    )
+    theirs = LlamaForCausalLM(huggingface_config(config))
     randomize(theirs).save_pretrained(tmp_path, max_shard_size="100KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
     ours = dl.load_model(tmp_path, dtype=torch.float32)

@@ -36,7 +36,7 @@ def rotate_nothing(x: Tensor, rotation: Tensor) -> Tensor:
     """Queries and keys turned by no angle: nothing says where they stand.
 
     Through `apply_rope`, because `x` itself lies otherwise in memory, and the kernel of attention would add up in
-    another order: losses would differ in the last digits from those kept.
+    another order than it does for Llama 3.
     """
     no_turn = torch.tensor([1.0, 0.0], device=rotation.device)  # cosine and sine of 0
     return apply_rope(x, no_turn.expand_as(rotation))
