@@ -63,3 +63,14 @@ def test_the_devices_told_are_those_of_the_machine(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(ValueError, match=r"[^.]\): use one of cpu$"):
         check_device("gpu")
+
+
+def test_the_reason_why_a_device_cannot_be_used_is_one_sentence(monkeypatch):
+    """Of torch's answer the first line, without its full stop."""
+
+    def refuse(*shape, device):
+        raise RuntimeError("The driver is too old.\nStack trace:\n  ...")
+
+    monkeypatch.setattr(torch, "empty", refuse)
+    with pytest.raises(ValueError, match=r"'cuda' cannot be used here \(The driver is too old\): use one of cpu"):
+        check_device("cuda")

@@ -191,3 +191,9 @@ def test_mps_takes_a_part_of_the_machines_memory(available, free, monkeypatch):
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 1000)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 400)
     assert free_bytes("mps") == free
+
+
+def test_a_card_that_has_just_the_bytes_that_are_needed_holds_the_model():
+    needed = needed_bytes(LLAMA_70B, torch.bfloat16, None, None, 1)
+    assert count_cards(LLAMA_70B, torch.bfloat16, None, needed) == 1
+    assert count_cards(LLAMA_70B, torch.bfloat16, None, needed - 1) == 2

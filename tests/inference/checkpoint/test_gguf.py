@@ -81,6 +81,14 @@ def test_logits_are_those_of_hugging_face(tmp_path, tied):
         assert relative_difference(ours(tokens), theirs(tokens).logits) < 1e-5
 
 
+@pytest.mark.parametrize("alignment", [8, 16, 64, 512])
+def test_a_file_of_another_alignment_is_read(alignment, tmp_path):
+    """Catches tensors that are sought where the default of 32 bytes would put them."""
+    _, path, written = make(tmp_path, change=lambda w: w.add_custom_alignment(alignment))
+    found = dl.load_model(path, dtype=torch.float32).state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in written.items())
+
+
 def test_int8_is_made_straight_from_the_blocks(tmp_path):
     model, path, _ = make(tmp_path, kind="Q8_0")
     small = dl.load_model(path, quantize="int8")
@@ -142,8 +150,9 @@ def test_the_header_is_the_one_that_the_library_reads(tmp_path):
         (lambda w: w.add_rope_scaling_type(gguf.RopeScalingType.YARN), "scales RoPE in the way 'yarn'"),
         (lambda w: w.add_key_length(48), "gives a head different sizes"),
         (lambda w: w.add_tensor("blk.0.attn_q.bias", np.zeros(256, np.float32)), r"has, .*'blk\.0\.attn_q\.bias'"),
+        (lambda w: w.add_tensor("norm.weight", np.zeros(256, np.float32)), r"has, .*'norm\.weight'"),
     ],
-    ids=["logit scale", "experts", "yarn", "head sizes", "bias"],
+    ids=["logit scale", "experts", "yarn", "head sizes", "bias", "a name of ours"],
 )
 def test_what_is_not_implemented_is_refused(tmp_path, add, words):
     _, path, _ = make(tmp_path, change=add)
