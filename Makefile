@@ -8,8 +8,9 @@ LAB_OPTIONS ?=
 # Another processor or another torch prints other last digits: NBVAL=--nbval-lax runs the notebooks without comparing
 # what they print.
 NBVAL ?= --nbval
-# The steps of `make check`, in this order; each is a target of its own. CHECKS="lint typed" runs these two.
-CHECKS ?= lint workflows types typed test long lowest
+# The steps of `make check`, in this order; each is a target of its own. CHECKS="lint typed" runs these two. The tests
+# with the lowest versions, `make lowest`, are asked for.
+CHECKS ?= lint workflows types typed test long
 # Run once more with the shapes of their signatures executed.
 COMPONENTS := config norm rope attention kv_cache feed_forward transformer
 TYPED_TESTS := $(COMPONENTS:%=tests/test_%.py) tests/references

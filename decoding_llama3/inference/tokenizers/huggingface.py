@@ -53,11 +53,13 @@ def added_names(file: Path) -> list[tuple[int, str]]:
     if not file.is_file():
         return []
     entries = read_json(file, file.name, LARGEST_FILE)[0].get("added_tokens")
+    names = []
     for entry in entries if isinstance(entries, list) else [entries]:
         if not (isinstance(entry, dict) and type(entry.get("id")) is int and _is_text(entry.get("content"))):
             found = shown(entry)
             raise ValueError(f"{file} is damaged: expected added_tokens with an id and a text each, found {found}")
-    return [(entry["id"], entry["content"]) for entry in entries]
+        names.append((entry["id"], entry["content"]))
+    return names
 
 
 def _is_text(content: object) -> bool:

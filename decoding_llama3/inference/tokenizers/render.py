@@ -5,6 +5,7 @@ input and writes the text, or why there is none, to standard output: a process t
 """
 
 import datetime
+import importlib
 import json
 import sys
 from typing import Any
@@ -87,6 +88,10 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     except (ImportError, ValueError, OSError):
         pass  # not on Windows: there the time is bounded alone
+    for module in ("jinja2.ext", "jinja2.sandbox"):
+        importlib.import_module(module)
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
     given = json.load(sys.stdin)
     try:
         result = {"text": render(given["template"], given["variables"])}

@@ -78,25 +78,28 @@ class ChatTemplate:
         return result["text"]
 
     def _render_apart(self, variables: dict[str, Any]) -> dict[str, Any]:
-        """In a process of its own, which is stopped after `SECONDS`."""
+        """In a process of its own, which gets the template once it is ready, and then has `SECONDS` for it."""
         root = str(Path(__file__).parents[3])
         path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
         given = json.dumps({"template": self.text, "variables": variables})
-        try:
-            run = subprocess.run(
-                [sys.executable, "-m", f"{__package__}.render"],
-                input=given,
-                capture_output=True,
-                text=True,
-                encoding="utf-8",
-                timeout=SECONDS,
-                env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
-            )
-            return json.loads(run.stdout)
-        except subprocess.TimeoutExpired:
-            raise self._fault(f"it took more than {SECONDS:g} seconds and was stopped") from None
-        except ValueError:
-            raise self._fault("it ended its process, perhaps for want of memory") from None
+        with subprocess.Popen(
+            [sys.executable, "-m", f"{__package__}.render"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": path, "PYTHONIOENCODING": "utf-8"},
+        ) as process:
+            try:
+                ready = process.stdout is not None and process.stdout.readline()
+                return json.loads(process.communicate(given, timeout=SECONDS)[0]) if ready else {}
+            except subprocess.TimeoutExpired:
+                raise self._fault(f"it took more than {SECONDS:g} seconds and was stopped") from None
+            except (ValueError, OSError):
+                raise self._fault("it ended its process, perhaps for want of memory") from None
+            finally:
+                process.kill()
 
     def _refusal(self, reason: str) -> ValueError:
         return ValueError(f"the chat template in {self.source} refuses these messages: {shown(reason, 200)}")
