@@ -168,11 +168,12 @@ def another_checkpoint(tmp_path):
     return tmp_path
 
 
-def test_without_a_checkpoint_one_line_says_what_to_set(monkeypatch, capsys):
+def test_without_a_checkpoint_one_sentence_says_what_to_run_or_to_set(monkeypatch, capsys):
     monkeypatch.delenv("DECODING_LLAMA3_CHECKPOINT", raising=False)
     assert show.real_model() is None
-    (line,) = capsys.readouterr().out.splitlines()
-    assert "DECODING_LLAMA3_CHECKPOINT" in line
+    sentence = capsys.readouterr().out
+    assert "'decoding-llama3 download smollm2'" in sentence
+    assert "DECODING_LLAMA3_CHECKPOINT" in sentence
 
 
 def test_a_checkpoint_comes_from_the_form_or_the_environment(another_checkpoint, monkeypatch, capsys):
