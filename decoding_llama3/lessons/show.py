@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from decoding_llama3.inference.checkpoint.find import read_config
-from decoding_llama3.inference.data import data_directory
+from decoding_llama3.inference.checkpoint.named import SMOLLM2
+from decoding_llama3.inference.data import cache_directory, data_directory
 from decoding_llama3.inference.devices import choose_dtype
 from decoding_llama3.inference.load import load_model
 from decoding_llama3.inference.memory import choose_fit
@@ -125,24 +126,28 @@ def common_words(tokenizer: Tokenizer, most: int = 3000) -> list[int]:
     return [t for t, text in texts.items() if text[:1] == " " and text[1:].isalpha() and text.isascii()][:most]
 
 
-def real_model(checkpoint: str = "") -> tuple[Transformer, Tokenizer] | None:
-    """The model and tokenizer of a checkpoint, by path or name, or of DECODING_LLAMA3_CHECKPOINT; without, None.
+def real_model(checkpoint: str = "", tokenizer: str = "") -> tuple[Transformer, Tokenizer] | None:
+    """A real model and its tokenizer: of the checkpoint with this path or name, else of
+    DECODING_LLAMA3_CHECKPOINT, else SmolLM2; None where that has not been downloaded.
 
-    On a GPU if there is one, in int8 if it fits in no wider way. Says what runs where, or what to set.
-    A model that fits in no way raises ValueError.
+    `tokenizer` is given where it does not lie with the checkpoint. On a GPU if there is one, in int8 if it fits in
+    no wider way. Says what runs where, or what to do. Tokenizer and memory are checked before a weight is read:
+    what is missing, damaged or does not fit raises ValueError.
     """
-    path = checkpoint or os.environ.get("DECODING_LLAMA3_CHECKPOINT", "")
-    if not path:
-        print("to see this on a real model, run 'decoding-llama3 download smollm2' once, and write \"smollm2\"")
-        print("above, or the path of a Llama; DECODING_LLAMA3_CHECKPOINT sets it for all seven parts")
+    path = checkpoint or os.environ.get("DECODING_LLAMA3_CHECKPOINT", "") or "smollm2"
+    if path == "smollm2" and not (cache_directory() / "smollm2" / SMOLLM2).is_file():
+        print(
+            "To see this on a real model, run 'decoding-llama3 download smollm2' once (93 MB), then this cell again."
+        )
+        print("Or write the path of a Llama above; DECODING_LLAMA3_CHECKPOINT sets it for all seven parts.")
         return None
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = read_config(path)
     fit = choose_fit(config, device)
-    tokenizer = load_tokenizer(path)  # before the weights, which may take minutes
+    its_tokenizer = load_tokenizer(tokenizer or path, path)
     model = load_model(path, device=device, dtype=fit.dtype, quantize=fit.quantize)
     print(f"{path} ({config.n_params:,} parameters) on {device} in {fit}")
-    return model, tokenizer
+    return model, its_tokenizer
 
 
 def mark(prediction: float | None, answer: float, unit: str) -> str:

@@ -168,12 +168,35 @@ def another_checkpoint(tmp_path):
     return tmp_path
 
 
-def test_without_a_checkpoint_one_sentence_says_what_to_run_or_to_set(monkeypatch, capsys):
+def test_without_a_real_model_a_sentence_says_what_to_run_or_to_set(monkeypatch, capsys, tmp_path):
     monkeypatch.delenv("DECODING_LLAMA3_CHECKPOINT", raising=False)
+    monkeypatch.setenv("DECODING_LLAMA3_CACHE", str(tmp_path))
     assert show.real_model() is None
     sentence = capsys.readouterr().out
     assert "'decoding-llama3 download smollm2'" in sentence
     assert "DECODING_LLAMA3_CHECKPOINT" in sentence
+
+
+def test_the_real_model_is_smollm2_where_nothing_else_is_set(smollm2, monkeypatch, capsys):
+    monkeypatch.delenv("DECODING_LLAMA3_CHECKPOINT", raising=False)
+    model, tokenizer = show.real_model()
+    assert "smollm2 (134,515,008 parameters) on cpu in float32" in capsys.readouterr().out
+    assert (model.config.n_layers, tokenizer.n_vocab) == (30, 49152)
+
+
+def test_the_tokenizer_of_a_real_model_is_checked_before_its_weights(another_checkpoint, monkeypatch):
+    monkeypatch.setattr(show, "load_model", lambda *_, **__: pytest.fail("the weights were read"))
+    (another_checkpoint / "tokenizer.model").unlink()
+    with pytest.raises(ValueError, match=r"no tokenizer\.model or tokenizer\.json"):
+        show.real_model(str(another_checkpoint))
+    with pytest.raises(ValueError, match="belong to different models"):
+        show.real_model(str(another_checkpoint), tokenizer="smollm2")
+
+
+def test_a_tokenizer_that_lies_elsewhere_is_named(another_checkpoint):
+    (another_checkpoint / "tokenizer.model").unlink()
+    _, tokenizer = show.real_model(str(another_checkpoint), tokenizer="tiny")
+    assert tokenizer.n_vocab == 4096
 
 
 def test_a_checkpoint_comes_from_the_form_or_the_environment(another_checkpoint, monkeypatch, capsys):
