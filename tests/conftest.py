@@ -12,6 +12,7 @@ import random
 
 import pytest
 import torch
+from real_cells import pytest_collection_modifyitems  # noqa: F401, a hook
 
 import decoding_llama3 as dl
 from decoding_llama3.experiments.corpus import Corpus

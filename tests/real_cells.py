@@ -1,6 +1,6 @@
-"""A plugin for pytest and nbval: cells tagged `real` run where SmolLM2 lies in the cache, and are skipped elsewhere.
+"""A plugin for pytest and nbval: a cell tagged `real` runs where SmolLM2 lies in the cache, and else is skipped.
 
-With REAL=1 none may be skipped: a run that asks for the real model and has none is an error.
+With REAL=1 none may be skipped: a run that asks for the real model and has none is an error. conftest.py loads it.
 """
 
 import os

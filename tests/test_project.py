@@ -70,6 +70,17 @@ def test_a_cell_whose_output_is_not_compared_still_asserts(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_nothing_is_fetched_when_a_notebook_opens(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    outputs = [out.get("data", {}) for cell in cells(path, "code") for out in cell["outputs"]]
+    texts = [source(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+    texts += ["".join(text) for data in outputs for kind, text in data.items() if kind.startswith("text/")]
+    for text in texts:
+        assert not re.search(r"!\[[^\]]*\]\(\s*<?(https?:)?//", text), text
+        assert not re.search(r"""(src|href|url)\s*[=(]\s*["']?(https?:)?//(?![^>]*</a>)""", text), text
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_links_and_install_lead_home(path):
     owner_and_name = HOME.removeprefix("https://github.com/")
     head = source(cells(path, "markdown")[0])

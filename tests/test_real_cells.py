@@ -38,9 +38,9 @@ def cache(tmp_path):
 
 def run(notebook, cache, **environment) -> str:
     """What a run of nbval prints; without REAL but where it is given."""
-    command = [sys.executable, "-m", "pytest", "-p", "tests.real_cells", "--nbval", notebook]
+    command = [sys.executable, "-m", "pytest", "-p", "real_cells", "--nbval", notebook]
     clean = {name: value for name, value in os.environ.items() if name != "REAL"}
-    environment = {**clean, "DECODING_LLAMA3_CACHE": str(cache), **environment}
+    environment = {**clean, "DECODING_LLAMA3_CACHE": str(cache), "PYTHONPATH": str(ROOT / "tests"), **environment}
     finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     return finished.stdout + finished.stderr
 
