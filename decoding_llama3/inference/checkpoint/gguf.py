@@ -92,13 +92,13 @@ def _read(path: Path, place: Place, keep: bool = False) -> Tensor:
     if place.type.name in _FLOATS:
         return torch.from_numpy(content).view(_FLOATS[place.type.name]).view(place.shape)
     dequantize = _dequantize()
-    whole = torch.empty(place.shape)
-    blocks, weights = content.reshape(-1, place.type.n_bytes), whole.view(-1, place.type.n_weights)
-    step = _PIECE // place.type.n_weights
-    for start in range(0, len(blocks), step):
-        piece = dequantize(blocks[start : start + step], place.type.name)
-        weights[start : start + step] = torch.from_numpy(piece)
-    return whole
+    weights = torch.empty(place.shape)
+    n_blocks = _PIECE // place.type.n_weights
+    pieces = weights.view(-1).split(n_blocks * place.type.n_weights)
+    for i, piece in enumerate(pieces):
+        row = content[i * n_blocks * place.type.n_bytes :][: n_blocks * place.type.n_bytes]
+        piece.copy_(torch.from_numpy(dequantize(row, place.type.name)))  # one row: the library loops over rows
+    return weights
 
 
 def _dequantize() -> Any:
