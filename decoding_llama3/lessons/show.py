@@ -90,12 +90,14 @@ def held_out_text() -> str:
 
 
 def held_out_ids(
-    model: Transformer, tokenizer: Tokenizer, windows: int = 8, length: int = 256
+    model: Transformer, tokenizer: Tokenizer, windows: int | None = None, length: int = 256
 ) -> Int[Tensor, "windows length"]:
-    """The held-out text in rows that follow on each other, begin-of-text before each, on the model's device.
+    """The held-out text in rows that follow on each other, begin-of-text first in each, on the model's device.
 
+    Without `windows` 8 of them, but 1 of a model that is slow here.
     More tokens than the text has raise ValueError.
     """
+    windows = windows or (1 if is_slow(model) else 8)
     ids, needed = tokenizer.encode(held_out_text()), windows * (length - 1)
     if len(ids) < needed:
         raise ValueError(
@@ -136,9 +138,7 @@ def real_model(checkpoint: str = "", tokenizer: str = "") -> tuple[Transformer, 
     """
     path = checkpoint or os.environ.get("DECODING_LLAMA3_CHECKPOINT", "") or "smollm2"
     if path == "smollm2" and not (cache_directory() / "smollm2" / SMOLLM2).is_file():
-        print(
-            "To see this on a real model, run 'decoding-llama3 download smollm2' once (93 MB), then this cell again."
-        )
+        print("To see this on a real model, run 'decoding-llama3 download smollm2' once (93 MB), then this again.")
         print("Or write the path of a Llama above; DECODING_LLAMA3_CHECKPOINT sets it for all seven parts.")
         return None
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -148,6 +148,28 @@ def real_model(checkpoint: str = "", tokenizer: str = "") -> tuple[Transformer, 
     model = load_model(path, device=device, dtype=fit.dtype, quantize=fit.quantize)
     print(f"{path} ({config.n_params:,} parameters) on {device} in {fit}")
     return model, its_tokenizer
+
+
+def look_at_real_model(
+    real: tuple[Transformer, Tokenizer] | None, quick: Sequence[Callable], slow: Sequence[Callable] = ()
+) -> None:
+    """Draw each look of the real model, if there is one; the slow ones only where it is small or on a GPU."""
+    if real is None:
+        return
+    model, tokenizer = real
+    for look in quick:
+        look(model, tokenizer)
+    if slow and is_slow(model):
+        names = ", ".join(look.__name__ for look in slow)
+        print(f"left out, because a CPU takes minutes for it: {names}")
+        return
+    for look in slow:
+        look(model, tokenizer)
+
+
+def is_slow(model: Transformer) -> bool:
+    """Whether each run of the model takes seconds: on a CPU, and far larger than tiny."""
+    return model.norm.weight.device.type == "cpu" and model.config.n_params > 50e6
 
 
 def mark(prediction: float | None, answer: float, unit: str) -> str:

@@ -199,6 +199,34 @@ def test_a_tokenizer_that_lies_elsewhere_is_named(another_checkpoint):
     assert tokenizer.n_vocab == 4096
 
 
+def test_looks_that_take_minutes_are_left_out_where_the_model_is_slow(model, monkeypatch, capsys):
+    taken = []
+
+    def at_once(*real):
+        taken.append("at once")
+
+    def long(*real):
+        taken.append("long")
+
+    show.look_at_real_model(None, (at_once,), (long,))
+    assert taken == []
+    show.look_at_real_model((model, None), (at_once,), (long,))
+    assert taken == ["at once", "long"]
+    monkeypatch.setattr(show, "is_slow", lambda model: True)
+    show.look_at_real_model((model, None), (at_once,), (long,))
+    assert taken == ["at once", "long", "at once"]
+    assert capsys.readouterr().out == "left out, because a CPU takes minutes for it: long\n"
+
+
+def test_a_model_is_slow_on_a_cpu_and_not_elsewhere(model):
+    assert not show.is_slow(model)
+    with torch.device("meta"):
+        elsewhere = dl.Transformer(dl.LlamaConfig.from_preset("llama3-8b"))
+    assert not show.is_slow(elsewhere)
+    model.config = elsewhere.config
+    assert show.is_slow(model)
+
+
 def test_a_checkpoint_comes_from_the_form_or_the_environment(another_checkpoint, monkeypatch, capsys):
     monkeypatch.setenv("DECODING_LLAMA3_CHECKPOINT", "/nowhere")
     model, tokenizer = show.real_model(str(another_checkpoint))
