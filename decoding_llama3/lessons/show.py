@@ -27,6 +27,7 @@ from decoding_llama3.inference.memory import choose_fit
 from decoding_llama3.inference.tokenizers.find import load_tokenizer
 from decoding_llama3.lessons.fonts import drawable, readable
 from decoding_llama3.lessons.style import use_style
+from decoding_llama3.lessons.subject import Subject
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
 
@@ -128,7 +129,7 @@ def common_words(tokenizer: Tokenizer, most: int = 3000) -> list[int]:
     return [t for t, text in texts.items() if text[:1] == " " and text[1:].isalpha() and text.isascii()][:most]
 
 
-def real_model(checkpoint: str = "", tokenizer: str = "") -> tuple[Transformer, Tokenizer] | None:
+def real_model(checkpoint: str = "", tokenizer: str = "") -> Subject | None:
     """A real model and its tokenizer: of the checkpoint with this path or name, else of
     DECODING_LLAMA3_CHECKPOINT, else SmolLM2; None where that has not been downloaded.
 
@@ -147,24 +148,21 @@ def real_model(checkpoint: str = "", tokenizer: str = "") -> tuple[Transformer, 
     its_tokenizer = load_tokenizer(tokenizer or path, path)
     model = load_model(path, device=device, dtype=fit.dtype, quantize=fit.quantize)
     print(f"{path} ({config.n_params:,} parameters) on {device} in {fit}")
-    return model, its_tokenizer
+    return Subject("SmolLM2" if path == "smollm2" else Path(path).name, model, its_tokenizer)
 
 
-def look_at_real_model(
-    real: tuple[Transformer, Tokenizer] | None, quick: Sequence[Callable], slow: Sequence[Callable] = ()
-) -> None:
+def look_at_real_model(real: Subject | None, quick: Sequence[Callable], slow: Sequence[Callable] = ()) -> None:
     """Draw each look of the real model, if there is one; the slow ones only where it is small or on a GPU."""
     if real is None:
         return
-    model, tokenizer = real
     for look in quick:
-        look(model, tokenizer)
-    if slow and is_slow(model):
+        look(real.model, real.tokenizer)
+    if slow and is_slow(real.model):
         names = ", ".join(look.__name__ for look in slow)
         print(f"left out, because a CPU takes minutes for it: {names}")
         return
     for look in slow:
-        look(model, tokenizer)
+        look(real.model, real.tokenizer)
 
 
 def is_slow(model: Transformer) -> bool:

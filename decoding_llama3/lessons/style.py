@@ -1,9 +1,11 @@
 """One colour, one meaning, in every figure (Okabe-Ito palette, safe for colour-blind readers)."""
 
+import textwrap
 from typing import Any
 
 import matplotlib as mpl
 from cycler import cycler
+from matplotlib.figure import Figure
 
 from decoding_llama3.lessons.fonts import font_families
 
@@ -17,6 +19,8 @@ PREDICTION = "#000000"  # black
 NORM = "#5B6B7B"  # slate
 ROPE = "#F0E442"  # yellow
 NEUTRAL = "#56B4E9"  # sky blue, for what has no meaning of its own
+WRONG = "#9E2A2B"  # dark red, for what is broken, left out or done otherwise
+MARKED = "#C2185B"  # magenta, for the one thing in a figure that the text names
 SEQUENTIAL = "cividis"
 DIVERGING = "RdBu_r"  # always centred on zero
 
@@ -60,6 +64,12 @@ STYLE = {
 def thinned(count: int, most: int = 12) -> range:
     """Which of `count` places on an axis get a label: evenly, from the first on, `most` of them at most."""
     return range(0, count, max(1, -(-count // most)))
+
+
+def headline(figure: Figure, title: str) -> None:
+    """The sentence over a figure, on as many lines as its width needs."""
+    width = round(figure.get_size_inches()[0] * 8.7)  # characters of 14 points, bold
+    figure.suptitle(textwrap.fill(title, width), x=0.01, ha="left", fontweight="bold", fontsize=14)
 
 
 def use_style() -> None:

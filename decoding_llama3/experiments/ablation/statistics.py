@@ -22,6 +22,16 @@ class Difference:
     seeds: int
     verdict: Literal["lower", "higher", "none"]
 
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95 % confidence interval of the mean of the paired differences, by Student's t."""
+        half = T_95[self.seeds] * self.sd / math.sqrt(self.seeds)
+        return self.mean - half, self.mean + half
+
+
+# Student's t that chance exceeds, on one side or the other, in 5 % of cases, by the number of seeds.
+T_95 = {3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+
 
 def verdict(group: str, folder: Path | None = None) -> dict[str, Difference]:
     """For each variant but Llama 3's own: does its final loss differ by more than chance? See `compare`."""

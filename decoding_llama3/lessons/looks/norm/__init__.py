@@ -1,0 +1,35 @@
+"""Part 3 - what is shown of normalisation, a line of the notebook each."""
+
+from decoding_llama3.lessons.looks.norm.mechanism import (
+    bars,
+    circle,
+    floor,
+    gradients,
+    growth,
+    plane,
+    precision,
+    slope,
+    squares,
+    sums,
+    timings,
+)
+from decoding_llama3.lessons.looks.norm.models import depth, exchanged_weight, loudest, mean_direction, weights
+
+__all__ = [
+    "bars",
+    "circle",
+    "depth",
+    "exchanged_weight",
+    "floor",
+    "gradients",
+    "growth",
+    "loudest",
+    "mean_direction",
+    "plane",
+    "precision",
+    "slope",
+    "squares",
+    "sums",
+    "timings",
+    "weights",
+]
