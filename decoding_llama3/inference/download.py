@@ -56,6 +56,8 @@ def download_model(
     """
     if not HUB_NAME.fullmatch(name):
         raise ValueError(f"{shown(name)} is no name of a model on the Hugging Face Hub: it is OWNER/NAME")
+    if to is not None and to.is_dir() and any(to.iterdir()) and not (to / ".cache" / "huggingface").is_dir():
+        raise ValueError(f"--to {to} is not empty, and its files are not from the hub: give a new folder")
     repository = Repository(name, revision, to)
     wanted = _wanted(repository, file)
     missing = [each for each in wanted.files if not repository.is_here(each)]

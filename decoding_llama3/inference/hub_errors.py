@@ -21,6 +21,8 @@ def explained(error: Exception, name: str, revision: str | None) -> str:
         error = error.__cause__  # the library says first that there is no file here either
     status = getattr(getattr(error, "response", None), "status_code", None)
     page = f"https://huggingface.co/{name}"
+    if isinstance(error, errors.DisabledRepoError):
+        return f"{name} is disabled on the hub, and nobody can download it: see {page}"
     if isinstance(error, errors.GatedRepoError) or status in (401, 403):
         return _refused(error, status, name, page)
     if isinstance(error, errors.RepositoryNotFoundError):
@@ -31,15 +33,17 @@ def explained(error: Exception, name: str, revision: str | None) -> str:
         return "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set, so nothing is downloaded: unset it"
     if isinstance(error, errors.HFValidationError):
         return f"no model can be called {shown(name)}: a name is OWNER/NAME, as on https://huggingface.co/models"
-    if isinstance(error, errors.HfHubHTTPError) and status is not None:
-        wait = "it asks for a pause" if status == 429 else "it has a fault or is busy" if status >= 500 else "see"
-        return f"the hub answers with status {status} ({wait}): try again later, or look at {page}"
+    if status is not None:
+        why = (
+            " (it asks for a pause)" if status == 429 else " (it is busy, or has a fault)" if status >= 500 else ""
+        )
+        return f"the hub answers with status {status}{why}: try again later, or look at {page}"
     if isinstance(error, OSError) and error.errno in _FULL:
         return "the disk is full: free some space, or give a place on another disk with --to"
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return f"{shown(str(error.filename), 200)} cannot be written ({os.strerror(error.errno).lower()})"
     reason = (str(error).strip().splitlines() or [""])[0]
-    return f"the connection to the hub failed ({type(error).__name__}: {shown(reason, 120)}): is there a network?"
+    return f"the connection to the hub failed ({type(error).__name__}: {shown(reason, 120)}): check the network"
 
 
 def _refused(error: Exception, status: int | None, name: str, page: str) -> str:

@@ -4,15 +4,14 @@
         hub.add("owner/name", {"config.json": b"{}", "model.safetensors": Path("some/file")})
         ...  # with HF_ENDPOINT=hub.url, which huggingface_hub reads when it is imported
 
-`python tests/inference/hub_server.py FOLDER` serves each FOLDER/OWNER/NAME until it is interrupted, and prints its
-address. What the real hub answers was read from huggingface_hub's source and from recorded answers in its tests.
+`use_hub` sets that. `python tests/inference/hub_server.py FOLDER` serves each FOLDER/OWNER/NAME until it is
+interrupted, and prints its address. What the real hub answers was read from the source of huggingface_hub.
 """
 
 import contextlib
 import hashlib
 import json
 import socket
-import struct
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -92,6 +91,25 @@ class HubServer:
         """How often some of the content of a file was sent."""
         asked = [path for how, path, status, _ in self.requests if how == method and status in (200, 206)]
         return sum(path.endswith(f"/{file}") for path in asked)
+
+
+def use_hub(url: str, folder: Path, monkeypatch: Any) -> None:
+    """Let huggingface_hub, here and in processes started from now on, ask this hub; its cache is in `folder`.
+
+    Nobody is logged in, and nothing is in the cache.
+    """
+    from huggingface_hub import constants
+
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(variable, raising=False)
+    settings = {"HF_ENDPOINT": url, "HF_HUB_DISABLE_XET": "1"}
+    for variable, value in (settings | {"HF_HOME": str(folder), "HF_HUB_CACHE": str(folder / "hub")}).items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -225,8 +243,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body[: max(0, self.hub.cut[file] - start)])
         self.wfile.flush()
         self.close_connection = True
-        # Closed at once, with a reset, as by a router that was switched off.
-        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, *_: object) -> None:

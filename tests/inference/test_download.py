@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -16,8 +17,9 @@ import pytest
 import torch
 from conftest import randomize, shrink
 from filelock import FileLock
-from hub_server import TOKEN, HubServer
+from hub_server import TOKEN, HubServer, use_hub
 from huggingface_hub import constants, file_download
+from packaging.version import Version
 
 import decoding_llama3 as dl
 from decoding_llama3.inference.checkpoint.export import save_huggingface
@@ -59,19 +61,11 @@ def files(whole, tmp_path_factory) -> dict[str, bytes | Path]:
 
 @pytest.fixture
 def hub(files, tmp_path, monkeypatch):
-    """A hub with that model. Nobody is logged in, and nothing is in the cache."""
-    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE"):
-        monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    """A hub with that model, an empty cache, and nobody logged in."""
     monkeypatch.setenv("OLLAMA_MODELS", str(tmp_path / "ollama"))
     monkeypatch.setattr(time, "sleep", lambda _: None)  # of the library, between two attempts
     with HubServer() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        address = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", address)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "home" / "token"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        use_hub(hub.url, tmp_path, monkeypatch)
         hub.add(NAME, files)
         yield hub
 
@@ -143,14 +137,19 @@ def test_what_is_here_is_not_fetched_again(hub):
     assert said[-1].endswith("all of it here already")
 
 
-def test_a_cut_shard_is_lost_the_finished_ones_are_kept_and_nothing_is_half_loaded(hub, files, whole, cache):
+def test_a_cut_shard_is_lost_the_finished_ones_are_kept_and_nothing_is_half_loaded(
+    hub, files, whole, cache, monkeypatch
+):
     """The sentence is true: what huggingface_hub keeps of a cut file changed in its version 1.18."""
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100)  # of 10 MB, which are lost if they are not full
     hub.cut[SHARDS[1]] = 1000
     said = refused("the connection to the hub failed")
-    assert f"5 of 7 files are kept, what had come of {SHARDS[1]} is lost, and the same command goes on" in said
+    loses = Version(huggingface_hub.__version__) >= Version("1.18")
+    of_this = f"what had come of {SHARDS[1]} is lost" if loses else f"0.0 MB of {SHARDS[1]} are kept"
+    assert f"; 5 of 7 files are kept, {of_this}, and the same command goes on from there" in said
+    assert bool(list((cache / "blobs").glob("*.incomplete"))) != loses
     (snapshot,) = (cache / "snapshots").iterdir()
     assert held(snapshot).keys() == USED - {*SHARDS[1:]}
-    assert not list((cache / "blobs").glob("*.incomplete"))
     for path in (NAME, snapshot):
         with pytest.raises(ValueError, match=rf"lacks {SHARDS[1]}: run 'decoding-llama3 download {NAME}' again"):
             load(path)
@@ -160,8 +159,11 @@ def test_a_cut_shard_is_lost_the_finished_ones_are_kept_and_nothing_is_half_load
     assert [hub.sent(shard) - before[shard] for shard in SHARDS] == [0, 1, 1]
 
 
+@pytest.mark.skipif(
+    "RemoteProtocolError" not in inspect.getsource(file_download.http_get), reason="this version gives up at once"
+)
 def test_a_connection_that_comes_back_goes_on_in_the_middle(hub, files, whole, monkeypatch):
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100)  # of 10 MB, which are lost if they are not full
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 100)
     hub.cut[SHARDS[1]] = 1000
     monkeypatch.setattr(time, "sleep", lambda _: hub.cut.clear())  # what the library does before the next attempt
     assert is_whole(download_model(NAME, report=quiet), files, whole)
@@ -171,8 +173,7 @@ def test_a_connection_that_comes_back_goes_on_in_the_middle(hub, files, whole, m
 
 def test_a_killed_download_goes_on(hub, files, whole, cache):
     hub.stalled[SHARDS[1]] = 1000
-    environment = os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1"}
-    process = subprocess.Popen([sys.executable, "-m", "decoding_llama3", "download", NAME], env=environment)
+    process = subprocess.Popen([sys.executable, "-m", "decoding_llama3", "download", NAME])
     assert hub.is_stalled.wait(60)
     process.kill()
     process.wait()
@@ -266,6 +267,23 @@ def test_a_folder_of_ones_own(hub, files, whole, tmp_path, cache):
     assert is_whole(download_model(NAME, to=to, report=quiet), files, whole)
 
 
+def test_a_folder_with_other_files_is_not_written_into(hub, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    refused(
+        "--to .*mine is not empty, and its files are not from the hub: give a new folder", to=tmp_path / "mine"
+    )
+    assert held(tmp_path / "mine").keys() == {"config.json"}
+    assert hub.requests == []
+
+
+def test_the_hub_of_these_tests_speaks_to_the_library_itself(hub, files):
+    """What the library fetches of its own is what is there: tree, small files, large files by another host."""
+    place = Path(huggingface_hub.snapshot_download(NAME))
+    assert held(place).keys() == files.keys()
+    assert {name: found for name, found in held(place).items() if name in USED} == expected(files)
+
+
 def test_a_revision_is_a_branch_a_tag_or_a_commit(hub, files, cache):
     old = hub.add(NAME, files | {"generation_config.json": b'{"eos_token_id": 7}'}, branch="v1")
     assert download_model(NAME, revision="v1", report=quiet).name == old
@@ -350,12 +368,12 @@ def test_a_wrong_revision_is_named(hub):
 def test_no_network(hub, monkeypatch):
     hub._server.server_close()
     hub._server.shutdown()
-    refused(r"the connection to the hub failed \(ConnectError: .*\): is there a network\?")
+    refused(r"the connection to the hub failed \(ConnectError: .*\): check the network")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     refused("HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set")
 
 
-@pytest.mark.parametrize(("status", "words"), [(503, "it has a fault or is busy"), (429, "it asks for a pause")])
+@pytest.mark.parametrize(("status", "words"), [(503, "it is busy, or has a fault"), (429, "it asks for a pause")])
 def test_a_hub_that_is_busy(hub, status, words):
     hub.status = status
     refused(rf"the hub answers with status {status} \({words}\): try again later")
@@ -533,8 +551,7 @@ def test_the_token_of_the_environment_goes_before_that_of_the_file_and_that_of_c
     assert hub_token() is None
     on_colab(monkeypatch, "hf_colab")
     assert hub_token() == "hf_colab"
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "token").write_text("hf_file\n")
+    (tmp_path / "token").write_text("hf_file\n")
     assert hub_token() == "hf_file"
     monkeypatch.setenv("HF_TOKEN", " hf_environment\n")
     assert hub_token() == "hf_environment"
