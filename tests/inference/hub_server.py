@@ -41,7 +41,7 @@ class HubServer:
     `requests` has the method, path, status and headers of every request. Who sends a token of `tokens` is known,
     and who sends one of `granted` may read gated models. A file name in `cut` or `stalled` is sent up to that
     byte, from whichever byte on it is asked for: then the connection is closed, or stands still until `release`.
-    `status` is the answer to everything, if it is set.
+    `status` is the answer to everything, if it is set, and `refused` has it by the name of a file.
     """
 
     def __init__(self) -> None:
@@ -51,6 +51,7 @@ class HubServer:
         self.cut: dict[str, int] = {}
         self.stalled: dict[str, int] = {}
         self.status: int | None = None
+        self.refused: dict[str, int] = {}
         self.is_stalled, self._released = threading.Event(), threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("_Bound", (_Handler,), {"hub": self}))
         self._server.daemon_threads = True
@@ -154,6 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
         if commit is None or not self.may_read(name):
             return
         content = self.hub.models[name].files[commit].get(file)
+        if file in self.hub.refused:
+            self.answer(self.hub.refused[file])
+            return
         headers = [("X-Repo-Commit", commit)]
         if content is None:
             self.answer(404, error="Entry not found", code="EntryNotFound", headers=headers)

@@ -329,7 +329,7 @@ def test_an_update_that_was_cut_leaves_the_old_version_to_load(hub, files):
             rf"{NAME} is gated, and this account or token may not read it: .* {{page}}",
         ),
         ("hf_wrong", {}, "the hub refuses the token, which is wrong or has expired: log in"),
-        (None, {"private": True}, "shows nobody a model .* check the name on {page}, .* then log in"),
+        (None, {"private": True}, "the hub shows nobody a model .* check the name on {page}, .* then log in"),
     ],
     ids=["not logged in", "not granted", "wrong token", "private"],
 )
@@ -340,7 +340,7 @@ def test_a_model_that_may_not_be_read_is_answered_with_the_page_to_visit(
     hub.add(NAME, hub.models[NAME].files[hub.models[NAME].commits["main"]], **settings)
     if token:
         monkeypatch.setenv("HF_TOKEN", token)
-    refused(words.format(page=f"https://huggingface.co/{NAME}"))
+    refused("^" + words.format(page=f"https://huggingface.co/{NAME}"))
     assert not list(cache.rglob("*.safetensors"))
 
 
@@ -377,6 +377,15 @@ def test_no_network(hub, monkeypatch):
 def test_a_hub_that_is_busy(hub, status, words):
     hub.status = status
     refused(rf"the hub answers with status {status} \({words}\): try again later")
+
+
+@pytest.mark.parametrize("status", [503, 404])
+def test_a_file_that_the_hub_does_not_give_is_said_with_the_status(hub, status):
+    """The library itself says only that there is no such file on this machine."""
+    hub.refused[SHARDS[1]] = status
+    refused(
+        rf"the hub answers with status {status}.*; 5 of 7 files are kept, what had come of {SHARDS[1]} is lost"
+    )
 
 
 def test_too_little_room_is_said_before_the_weights_come(hub, files, monkeypatch):
@@ -430,7 +439,7 @@ def test_metas_layout_alone(hub, folder, tmp_path):
     save_meta(model, tmp_path, parts=2, params=params)
     parts = {f"{folder}{path.name}": path for path in tmp_path.glob("*.pth")}
     parts |= {f"{folder}params.json": tmp_path / "params.json", f"{folder}tokenizer.model": TINY}
-    hub.add("meta/original", parts | {"README.md": b"# Llama"})
+    hub.add("meta/original", parts | {"README.md": b"# Llama", "lora/consolidated.00.pth": b"of another model"})
     place = download_model("meta/original", report=quiet)
     assert held(place).keys() == {"params.json", "tokenizer.model", "consolidated.00.pth", "consolidated.01.pth"}
     assert is_same(load("meta/original"), model)
