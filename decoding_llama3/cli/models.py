@@ -67,7 +67,7 @@ def config_of(name: str) -> dl.LlamaConfig:
 
     if name in PRESETS and name != "tiny":
         return LlamaConfig.from_preset(name)
-    if Path(name).exists() or named_model(name) is not None:
+    if Path(name).exists() or "/" in name or named_model(name) is not None:
         return read_config(name)
     raise ValueError(f"no preset and no directory is called {name}; presets are {', '.join(PRESETS)}")
 

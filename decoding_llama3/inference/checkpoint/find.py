@@ -1,12 +1,12 @@
 """Find a checkpoint, and the format that it is in."""
 
 import os
-import re
 from os import PathLike
 from pathlib import Path
 
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.checkpoint.gguf import SUFFIX, is_gguf, open_gguf, read_gguf_config
+from decoding_llama3.inference.checkpoint.hub_cache import HUB_NAME
 from decoding_llama3.inference.checkpoint.huggingface import ADAPTER_ALONE, HUGGINGFACE
 from decoding_llama3.inference.checkpoint.meta import META
 from decoding_llama3.inference.checkpoint.named import named_model
@@ -57,10 +57,10 @@ def _no_checkpoint(path: str) -> str:
     name = path if path.isprintable() and 0 < len(path) <= 200 else shown(path, 200)
     if os.path.isfile(path):
         return f"{name} is a file: pass the directory of the checkpoint, with its configuration, or a GGUF file"
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", path):
+    if HUB_NAME.fullmatch(path):
         return (
-            f"no directory {path}: if it is a model on the Hugging Face Hub, download it with `hf download {path} "
-            f"--local-dir {path.split('/')[1]}`, and pass that directory"
+            f"no directory {path}: if it is a model on the Hugging Face Hub, run "
+            f"'decoding-llama3 download {path}', once"
         )
     return (
         f"no directory {name}, nor a model of that name: pass a Hugging Face or Meta checkpoint directory, a GGUF "

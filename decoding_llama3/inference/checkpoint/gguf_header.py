@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from decoding_llama3.inference.checkpoint.gguf_types import NOT_READ, WEIGHT_TYPES, WeightType
+from decoding_llama3.inference.checkpoint.hub_cache import download_again
 from decoding_llama3.inference.checkpoint.untrusted import check_file
 from decoding_llama3.json_files import shown
 
@@ -114,8 +115,8 @@ class _Reader:
         try:
             return content.decode()
         except UnicodeDecodeError:
-            raise ValueError(f"{self.path} is damaged: {what} is not UTF-8; download it again") from None
+            raise ValueError(f"{self.path} is damaged: {what} is not UTF-8; {download_again(self.path)}") from None
 
     def check(self, good: bool, fault: str) -> None:
         if not good:
-            raise ValueError(f"{self.path} is damaged: {fault}; download it again")
+            raise ValueError(f"{self.path} is damaged: {fault}; {download_again(self.path)}")

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.checkpoint.hub_cache import download_again
 from decoding_llama3.inference.checkpoint.index import read_index
 from decoding_llama3.inference.checkpoint.names import DERIVED, HUGGINGFACE_NAMES, Names
 from decoding_llama3.inference.checkpoint.rows import interleave_pairs
@@ -89,7 +90,7 @@ def _why_no_weights(directory: Path) -> str:
     for pattern, why in _NO_SAFETENSORS.items():
         if any(directory.glob(pattern)):
             return why
-    return f"lacks {WEIGHTS}: download the checkpoint again, with all its files"
+    return f"lacks {WEIGHTS}: {download_again(directory, 'the checkpoint')}, with all its files"
 
 
 HUGGINGFACE = Format(CONFIG, "*.safetensors", _read_config, _open)

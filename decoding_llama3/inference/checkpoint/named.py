@@ -1,4 +1,4 @@
-"""Models that are called by a name: the one that comes with the package, smollm2, and those of Ollama."""
+"""Models that are called by a name: tiny of the package, smollm2, those of Ollama and of the hub."""
 
 import os
 import re
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 
+from decoding_llama3.inference.checkpoint.hub_cache import cached_model
 from decoding_llama3.inference.data import cache_directory, data_directory
 from decoding_llama3.json_files import read_json, shown
 
@@ -17,9 +18,10 @@ _OLLAMA_NAME = re.compile(rf"(?:(?:({_PART})/)?({_PART})/)?({_PART})(?::({_PART}
 
 
 def named_model(name: str | PathLike) -> Path | None:
-    """The directory or file of "tiny", "smollm2" or a model that Ollama has pulled; None if it is no such name.
+    """The directory or file of "tiny", "smollm2", or a model that Ollama has pulled or `download` fetched.
 
-    A path that exists goes before a name of Ollama's. A model that is named but not whole raises ValueError.
+    None if it is no such name. A path that exists goes before the names of Ollama and the hub. A model that is
+    named but not whole raises ValueError.
     """
     if name == "tiny":
         return data_directory() / "tiny-llama3"
@@ -27,7 +29,7 @@ def named_model(name: str | PathLike) -> Path | None:
         return smollm2_file()
     if isinstance(name, PathLike) or os.path.lexists(name):
         return None
-    return _ollama_model(name)
+    return _ollama_model(name) or cached_model(name)
 
 
 def smollm2_file() -> Path:

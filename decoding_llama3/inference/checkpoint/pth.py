@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.torch_version import TorchVersion
 
+from decoding_llama3.inference.checkpoint.hub_cache import download_again
 from decoding_llama3.inference.checkpoint.stored import MappedFile, Stored
 from decoding_llama3.inference.checkpoint.untrusted import check_file
 from decoding_llama3.json_files import shown
@@ -82,7 +83,7 @@ def _read_pickle(path: Path) -> bytes:
     except Exception as error:  # zipfile raises whatever a damaged archive makes it
         raise ValueError(
             f"{path} is damaged, or no zip archive as torch.save writes it ({shown(str(error), 120)}): "
-            f"{_ELSEWHERE}"
+            f"{download_again(path)}, or {_ELSEWHERE}"
         ) from error
     raise ValueError(
         f"{path} is refused: it is compressed, or not the one pickle of at most {LARGEST_PICKLE:,} bytes, with "

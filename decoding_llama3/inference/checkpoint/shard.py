@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from decoding_llama3.inference.checkpoint.hub_cache import download_again
 from decoding_llama3.inference.checkpoint.stored import MappedFile, Stored
 from decoding_llama3.inference.checkpoint.untrusted import check_file
 from decoding_llama3.json_files import shown
@@ -45,4 +46,4 @@ def _tensors(path: Path) -> Callable[[str], Tensor]:
 
 
 def _damaged(path: Path, reason: str) -> ValueError:
-    return ValueError(f"{path} is damaged or no safetensors file ({reason}): download it again")
+    return ValueError(f"{path} is damaged or no safetensors file ({reason}): {download_again(path)}")

@@ -4,6 +4,8 @@ import os
 import stat
 from pathlib import Path
 
+from decoding_llama3.inference.checkpoint.hub_cache import download_again
+
 _PAGE = "is a web page in place of the file: download it with `hf download`, after `hf auth login` if need be"
 _STAND_INS = {  # by how they begin: what lies there in place of the file that was meant
     b"version https://git-lfs": "is a pointer of Git LFS in place of the file: run `git lfs pull` in its folder",
@@ -24,12 +26,12 @@ def check_file(path: Path) -> None:
             beginning = file.read(64)
     except FileNotFoundError as error:
         raise ValueError(
-            f"{path.parent} lacks {path.name}: download the checkpoint again, with all its files"
+            f"{path.parent} lacks {path.name}: {download_again(path, 'the checkpoint')}, with all its files"
         ) from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): is it yours, and its disk there?") from error
     if not beginning:
-        raise ValueError(f"{path} is empty: download it again")
+        raise ValueError(f"{path} is empty: {download_again(path)}")
     for start, what in _STAND_INS.items():
         if beginning.lstrip().lower().startswith(start):
             raise ValueError(f"{path} {what}")

@@ -50,7 +50,7 @@ def test_a_file_in_place_of_its_directory_is_refused(huggingface):
 
 
 def test_a_name_on_the_hub_is_answered_with_how_to_download_it():
-    words = r"`hf download meta-llama/Llama-3\.1-8B --local-dir Llama-3\.1-8B`, and pass that directory"
+    words = r"is a model on the Hugging Face Hub, run 'decoding-llama3 download meta-llama/Llama-3\.1-8B', once"
     with pytest.raises(ValueError, match=words):
         load("meta-llama/Llama-3.1-8B")
 
