@@ -19,7 +19,6 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from torch.distributed.distributed_c10d import TCPStore
 from torch.distributed.tensor import Placement, Replicate, Shard
 
 from decoding_llama3.config import LlamaConfig
@@ -187,7 +186,8 @@ def ends_first() -> bool:
     """Whether no other process has asked this before: the first that ends says why, and the others end for it."""
     try:
         address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = TCPStore(address, port, is_master=False, timeout=timedelta(seconds=5))
+        client: Any = dist.TCPStore  # pyright: ignore[reportPrivateImportUsage]
+        store = client(address, port, is_master=False, timeout=timedelta(seconds=5))
         return store.add(f"decoding_llama3/ended/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1
     except (dist.DistError, ValueError):  # the process that kept the store has gone
         return True
