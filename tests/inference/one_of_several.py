@@ -3,7 +3,6 @@
 JOB is the JSON of a checkpoint and of what to do; OUT gets the results of this process.
 """
 
-import gc
 import json
 import sys
 from pathlib import Path
@@ -14,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import decoding_llama3 as dl
-from decoding_llama3.inference import load, parallel
+from decoding_llama3.inference import parallel
 
-TOKENS = torch.arange(2 * 23).view(2, 23) * 7 % 320
+TOKENS = torch.arange(2 * 15).view(2, 15) * 7 % 320
+N_NEW = 10  # tokens of a text
 PREFILL = 9  # of the tokens are read at once, the others one at a time
 
 
@@ -32,8 +32,8 @@ def all_logits(model: dl.Transformer) -> dict[str, Tensor]:
 def texts(model: dl.Transformer) -> dict[str, list[int]]:
     """The most probable tokens, and drawn ones."""
     prompt = TOKENS[0].tolist()
-    drawn = dl.generate(model, prompt, 30, temperature=1.0, top_p=0.9, seed=5)
-    return {"greedy": list(dl.generate(model, prompt, 30)), "drawn": list(drawn)}
+    drawn = dl.generate(model, prompt, N_NEW, temperature=1.0, top_p=0.9, seed=5)
+    return {"greedy": list(dl.generate(model, prompt, N_NEW)), "drawn": list(drawn)}
 
 
 def weight_bytes(model: dl.Transformer) -> int:
@@ -42,10 +42,9 @@ def weight_bytes(model: dl.Transformer) -> int:
     return sum(tensor.nbytes for tensor in tensors.values())
 
 
-def largest_tensor() -> int:
-    """Bytes of the largest storage that any tensor of this process keeps."""
-    tensors = [found for found in gc.get_objects() if isinstance(found, Tensor) and found.device.type == "cpu"]
-    return max(tensor.untyped_storage().nbytes() for tensor in tensors)
+def largest_storage(model: dl.Transformer) -> int:
+    """Bytes of the largest storage that a weight keeps: a view of a whole matrix would keep all of it."""
+    return max(weight.untyped_storage().nbytes() for weight in model.parameters())
 
 
 def by_pytorch(path: str) -> dl.Transformer:
@@ -70,14 +69,7 @@ def by_pytorch(path: str) -> dl.Transformer:
 
 
 def main(job: dict, out: Path) -> None:
-    place, largest = load._place, []
-
-    def place_and_look(*arguments) -> None:
-        place(*arguments)
-        largest.append(largest_tensor())
-
     device = parallel.meet("cpu")
-    load._place = place_and_look
     dtype = getattr(torch, job.get("dtype", "float32"))
     model = parallel.load_share(job["path"], device, dtype, job.get("quantize"))
     with torch.inference_mode():
@@ -87,7 +79,7 @@ def main(job: dict, out: Path) -> None:
     (cache, *_) = model.make_caches(1, 16)
     figures = texts(model) | {
         "bytes": weight_bytes(model),
-        "largest": max(largest),
+        "largest": largest_storage(model),
         "cache": list(cache.keys.shape),
         "from_first": parallel.from_first(f"said by {dist.get_rank()}"),
     }
