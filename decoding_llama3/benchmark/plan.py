@@ -95,8 +95,7 @@ def make_plan(
     """
     check_device(device)
     processes = find_ranks().world
-    if processes > 1 and (tuple(engines) != ("eager",) or against is not None):
-        raise ValueError(f"{processes} processes that share a model measure the engine 'eager': name no other")
+    _check_sharing(processes, engines, against)
     config = preset_config(source) if random else read_config(source)
     names = _our_engines(engines) + (_baselines(against) if against is not None else [])
     names = _compilable(names, device, report)
@@ -118,6 +117,11 @@ def make_plan(
         torch.get_num_threads(),
         processes,
     )
+
+
+def _check_sharing(processes: int, engines: Sequence[str], against: str | None) -> None:
+    if processes > 1 and (tuple(engines) != ("eager",) or against is not None):
+        raise ValueError(f"{processes} processes that share a model measure the engine 'eager': name no other")
 
 
 def _our_engines(engines: Sequence[str]) -> list[str]:

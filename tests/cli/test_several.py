@@ -1,5 +1,6 @@
 """Commands under torchrun: one text comes out, the first process reads, an error in one ends all in a sentence."""
 
+import dataclasses
 import json
 import os
 import re
@@ -10,11 +11,14 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import randomize, shrink
 from failing_command import COMPUTING, KILLED, READING, TOKENS
-from test_chat import chat, instruct, tokenizer  # noqa: F401 (fixtures)
+from test_chat import TINY, chat
 from typer.testing import CliRunner
 
+import decoding_llama3 as dl
 from decoding_llama3.cli import app
+from decoding_llama3.inference.checkpoint.export import save_huggingface
 
 HERE = Path(__file__).parent
 SECONDS = 240  # a machine may be busy; processes that wait for each other for ever fail all the same
@@ -65,12 +69,15 @@ def test_a_seed_that_nobody_gave_is_one_for_all():
 
 
 @pytest.mark.long
-def test_chat_reads_in_one_process_and_answers_in_all(instruct):  # noqa: F811
+def test_chat_reads_in_one_process_and_answers_in_all(tmp_path):
+    shape = dataclasses.replace(shrink("llama3-8b"), hidden_dim=192, vocab_size=4096, max_seq_len=256)
+    save_huggingface(randomize(dl.Transformer(shape)), tmp_path)
+    (tmp_path / "tokenizer.model").write_bytes((TINY / "tokenizer.model").read_bytes())
     said = f"Who are you?\n{'a' * 3000}\nAnd the queen?\n\n"
-    words = ["chat", str(instruct), "--temperature", "0", "--dtype", "float32", "--tokens", "8"]
+    words = ["chat", str(tmp_path), "--temperature", "0", "--dtype", "float32", "--tokens", "8"]
     code, output, messages = run(*words, given=said, n=3)
     assert code == 0, messages
-    assert output == chat(instruct, said, "--tokens", "8").stdout
+    assert output == chat(tmp_path, said, "--tokens", "8").stdout
     assert messages.count("it was not sent") == 1
     assert messages.count("you: ") == 4
 
