@@ -94,8 +94,6 @@ def make_plan(
     argument is wrong. Processes that share the model measure the engine "eager".
     """
     check_device(device)
-    processes = find_ranks().world
-    _check_sharing(processes, engines, against)
     config = preset_config(source) if random else read_config(source)
     names = _our_engines(engines) + (_baselines(against) if against is not None else [])
     names = _compilable(names, device, report)
@@ -115,13 +113,16 @@ def make_plan(
         new_tokens,
         runs,
         torch.get_num_threads(),
-        processes,
+        _sharing(engines, against),
     )
 
 
-def _check_sharing(processes: int, engines: Sequence[str], against: str | None) -> None:
+def _sharing(engines: Sequence[str], against: str | None) -> int:
+    """How many processes share the model; they cannot run all engines."""
+    processes = find_ranks().world
     if processes > 1 and (tuple(engines) != ("eager",) or against is not None):
         raise ValueError(f"{processes} processes that share a model measure the engine 'eager': name no other")
+    return processes
 
 
 def _our_engines(engines: Sequence[str]) -> list[str]:
