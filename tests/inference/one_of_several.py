@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import decoding_llama3 as dl
+from decoding_llama3.benchmark.peak import peak_bytes, reset_peaks
 from decoding_llama3.inference import parallel
 
 TOKENS = torch.arange(2 * 15).view(2, 15) * 7 % 320
@@ -71,13 +72,17 @@ def by_pytorch(path: str) -> dl.Transformer:
 def main(job: dict, out: Path) -> None:
     device = parallel.meet("cpu")
     dtype = getattr(torch, job.get("dtype", "float32"))
+    reset_peaks(device)
+    before = peak_bytes(device)["host"]
     model = parallel.load_share(job["path"], device, dtype, job.get("quantize"))
+    peak = peak_bytes(device)["host"] - before
     with torch.inference_mode():
         tensors = all_logits(model)
         if job.get("pytorch"):
             tensors |= {f"pytorch {name}": logits for name, logits in all_logits(by_pytorch(job["path"])).items()}
     (cache, *_) = model.make_caches(1, 16)
     figures = texts(model) | {
+        "peak": peak,
         "bytes": weight_bytes(model),
         "largest": largest_storage(model),
         "cache": list(cache.keys.shape),

@@ -49,7 +49,8 @@ def start(world: int, command: list[str], **environment: str) -> list[subprocess
 def share(world: int, path: Path | str, out: Path, **job) -> list[tuple[dict, dict[str, Tensor]]]:
     """The figures and logits of each process that shares the checkpoint `path`."""
     command = [sys.executable, str(HERE / "one_of_several.py"), json.dumps({"path": str(path)} | job), str(out)]
-    for ended in start(world, command):
+    freed_at_once = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    for ended in start(world, command, **freed_at_once):
         assert ended.returncode == 0, ended.stderr
     files = [(out / f"{i}.json", out / f"{i}.safetensors") for i in range(world)]
     return [(json.loads(figures.read_text()), load_file(logits)) for figures, logits in files]
@@ -112,6 +113,17 @@ def test_parts_of_metas_are_shared(tmp_path):
     config = dl.LlamaConfig.from_params_json(json.dumps(params))
     save_meta(randomize(dl.Transformer(config)), tmp_path, 4, 1, params)
     check_equal(tmp_path, share(2, tmp_path, tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells a process's peak memory")
+def test_no_process_ever_holds_more_than_its_share(tmp_path):
+    """Stored in another dtype, so that nothing can stay in the file; 40 MB are for what torch loads as it goes."""
+    shape = {"dim": 512, "n_layers": 24, "n_heads": 8, "n_kv_heads": 4, "hidden_dim": 2048, "vocab_size": 512}
+    save_huggingface(randomize(dl.Transformer(dl.LlamaConfig(**shape))), tmp_path / "model", torch.bfloat16)
+    for figures, _ in share(4, tmp_path / "model", tmp_path):
+        assert 90e6 < figures["bytes"] < 100e6
+        assert figures["peak"] < 1.1 * figures["bytes"] + 40e6
 
 
 @pytest.mark.long
