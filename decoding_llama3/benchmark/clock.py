@@ -1,5 +1,6 @@
 """The clock of all measurements, which waits for the device before it is read."""
 
+import statistics
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +24,16 @@ def best_seconds(call: Callable[[], object], device: str | torch.device) -> floa
 def median_seconds(call: Callable[[], object], device: str | torch.device, min_seconds: float = 2.0) -> float:
     """Median seconds of a call, repeated until `min_seconds` have passed; runs that warm up are not counted."""
     return _repeat(call, device, min_seconds).median
+
+
+def median_of(call: Callable[[], object], device: str | torch.device, n: int) -> float:
+    """Median seconds of `n` calls, after one to warm up: processes that wait for each other call equally often."""
+    seconds = []
+    for _ in range(1 + n):
+        start = now(device)
+        call()
+        seconds.append(now(device) - start)
+    return statistics.median(seconds[1:])
 
 
 def _repeat(call: Callable[[], object], device: str | torch.device, min_seconds: float) -> Measurement:

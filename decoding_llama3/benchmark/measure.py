@@ -28,12 +28,13 @@ def measure_engine(
     prompts: Sequence[int],
     contexts: Sequence[int],
     new_tokens: int,
+    calls: int | None = None,
 ) -> Iterator[dict]:
     """The seconds measured so far of an engine that has read nothing yet: once per length, the last time complete.
 
     "first_token": a prompt of the smallest length (less where 64 tokens would not fit after it), cold.
     "first_step": the token after it, in which a compiled engine compiles. "prefill" and "decode": by length.
-    "greedy": up to 64 tokens after that first prompt.
+    "greedy": up to 64 tokens after that first prompt. Prompts are read `calls` times, or for two seconds without.
     """
     length = max(1, min(*prompts, config.max_seq_len - N_GREEDY))
     n, max_new = min(N_GREEDY, config.max_seq_len - length), max(N_GREEDY, WARM_UP + new_tokens)
@@ -48,7 +49,7 @@ def measure_engine(
     }
     yield seconds
     for n in prompts:
-        seconds["prefill"][str(n)] = prefill_seconds(engine, make_prompt(config, n, device))
+        seconds["prefill"][str(n)] = prefill_seconds(engine, make_prompt(config, n, device), calls)
         yield seconds
     for n in contexts:
         seconds["decode"][str(n)] = decode_seconds(engine, n, new_tokens, device)
@@ -66,11 +67,15 @@ def read_greedily(
         yield chosen, clock.now(device) - start
 
 
-def prefill_seconds(engine: Engine, prompt: Int[Tensor, "1 seq"]) -> float:
-    """Median seconds until the token after `prompt` is known."""
-    return clock.median_seconds(
-        lambda: engine.start(0, prompt.shape[1]).read(prompt).argmax().item(), prompt.device
-    )
+def prefill_seconds(engine: Engine, prompt: Int[Tensor, "1 seq"], calls: int | None = None) -> float:
+    """Median seconds until the token after `prompt` is known, of as many `calls` or of those in two seconds."""
+
+    def read() -> float:
+        return engine.start(0, prompt.shape[1]).read(prompt).argmax().item()
+
+    if calls is not None:
+        return clock.median_of(read, prompt.device, calls)
+    return clock.median_seconds(read, prompt.device)
 
 
 def decode_seconds(engine: Engine, context: int, new_tokens: int, device: str | torch.device) -> float:

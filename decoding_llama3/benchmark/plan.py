@@ -14,6 +14,7 @@ from decoding_llama3.inference.checkpoint.find import checkpoint_path, read_conf
 from decoding_llama3.inference.compile import can_compile
 from decoding_llama3.inference.devices import check_device
 from decoding_llama3.inference.load import load_model
+from decoding_llama3.inference.ranks import find_ranks
 from decoding_llama3.transformer import Transformer
 
 ENGINES = OURS | BASELINES
@@ -33,20 +34,45 @@ class Plan:
     new_tokens: int
     runs: int
     threads: int
+    processes: int = 1  # that share the model
 
     @property
     def config(self) -> LlamaConfig:
         return preset_config(self.source) if self.random else read_config(self.source)
 
     @property
+    def own_config(self) -> LlamaConfig:
+        """What one process computes: all, or its share."""
+        if self.processes == 1:
+            return self.config
+        from decoding_llama3.inference.parallel import narrow_config  # a second more, for several processes only
+
+        return narrow_config(self.config, find_ranks())
+
+    @property
+    def calls(self) -> int | None:
+        """How often a prompt is read: a fixed number where processes wait for each other."""
+        return None if self.processes == 1 else 5
+
+    @property
     def torch_dtype(self) -> torch.dtype:
         return getattr(torch, self.dtype)
 
     def load(self, quantize: str | None = None) -> Transformer:
-        """This package's model of the plan."""
+        """This package's model of the plan, or this process's share of it."""
+        if self.processes > 1:
+            return self._load_share()
         if self.random:
             return random_model(self.config, self.device, self.torch_dtype, quantize)
         return load_model(self.source, self.device, self.torch_dtype, quantize)
+
+    def _load_share(self) -> Transformer:
+        from decoding_llama3.inference.parallel import connect, load_share
+
+        if self.random:
+            own = random_model(self.own_config, self.device, self.torch_dtype)
+            return connect(own, self.config.vocab_size)
+        return load_share(self.source, self.device, self.torch_dtype)
 
 
 def make_plan(
@@ -65,7 +91,7 @@ def make_plan(
     """A checked plan; `against` is "huggingface" (both baselines) or the name of one.
 
     What does not fit the model or the machine is left out and reported; ValueError if nothing is left, or if an
-    argument is wrong.
+    argument is wrong. Processes that share the model measure the engine "eager".
     """
     check_device(device)
     config = preset_config(source) if random else read_config(source)
@@ -87,7 +113,16 @@ def make_plan(
         new_tokens,
         runs,
         torch.get_num_threads(),
+        _sharing(engines, against),
     )
+
+
+def _sharing(engines: Sequence[str], against: str | None) -> int:
+    """How many processes share the model; they cannot run all engines."""
+    processes = find_ranks().world
+    if processes > 1 and (tuple(engines) != ("eager",) or against is not None):
+        raise ValueError(f"{processes} processes that share a model measure the engine 'eager': name no other")
+    return processes
 
 
 def _our_engines(engines: Sequence[str]) -> list[str]:

@@ -66,8 +66,7 @@ def measure_figures(plan: Plan, name: str) -> Iterator[dict]:
     Seconds, bytes, tokens per second; the fractions are of the mean of both limits.
     """
     torch.set_num_threads(plan.threads)
-    config = plan.config
-    before = measure_limits(config, plan.device, plan.torch_dtype)
+    before = measure_limits(plan.own_config, plan.device, plan.torch_dtype)
     importlib.import_module("torch._dynamo")  # the first torch.compile would: no import is to be timed
     if name in BASELINES:
         import_transformers()
@@ -79,13 +78,14 @@ def measure_figures(plan: Plan, name: str) -> Iterator[dict]:
         "peak_after_load": peak_bytes(plan.device),
         "weight_bytes": engine.weight_bytes,
     }
-    for seconds in measure_engine(engine, config, plan.device, plan.prompts, plan.contexts, plan.new_tokens):
+    lengths = plan.prompts, plan.contexts, plan.new_tokens
+    for seconds in measure_engine(engine, plan.config, plan.device, *lengths, calls=plan.calls):
         figures |= seconds | {
             "peak": peak_bytes(plan.device),
             "compile": seconds["first_step"] if ENGINES[name]["compile"] else None,
         }
         yield _against_limits(figures, plan, before, before)
-    after = measure_limits(config, plan.device, plan.torch_dtype)
+    after = measure_limits(plan.own_config, plan.device, plan.torch_dtype)
     yield _against_limits(figures, plan, before, after)
 
 
@@ -100,7 +100,7 @@ def _load_engine(plan: Plan, name: str) -> Engine:
 
 def _against_limits(figures: dict, plan: Plan, before: Limits, after: Limits) -> dict:
     limits = mean_limits(before, after)
-    return with_speeds(figures, figures["weight_bytes"], plan.config, plan.torch_dtype, limits) | {
+    return with_speeds(figures, figures["weight_bytes"], plan.own_config, plan.torch_dtype, limits) | {
         "limits": asdict(limits),
         "limits_before": asdict(before),
         "limits_after": asdict(after),

@@ -16,7 +16,7 @@ from decoding_llama3.benchmark.machine import machine_info
 from decoding_llama3.benchmark.measure import FORMULAS
 from decoding_llama3.benchmark.models import random_model
 from decoding_llama3.benchmark.plan import Plan
-from decoding_llama3.benchmark.processes import run_in_fresh_process
+from decoding_llama3.benchmark.processes import measure_figures, run_in_fresh_process
 from decoding_llama3.benchmark.results import common_tokens, medians, ratios
 from decoding_llama3.benchmark.scaling import measure_scaling
 from decoding_llama3.benchmark.stages import speed_ladder
@@ -41,10 +41,7 @@ def run_engines(plan: Plan, report: Report = lambda line: None) -> dict:
         for number in range(1, plan.runs + 1):
             for name in plan.engines:
                 report(f"round {number} of {plan.runs}: {name}")
-                figures, reason = run_in_fresh_process(read, name, Path(folder))
-                if reason is not None:
-                    raise ValueError(reason)
-                rounds.append({"round": number, "engine": name, "figures": figures})
+                rounds.append({"round": number, "engine": name, "figures": _measure(read, name, Path(folder))})
     engines = {n: medians([r["figures"] for r in rounds if r["engine"] == n]) for n in plan.engines}
     return header(plan) | {
         "formulas": FORMULAS,
@@ -54,6 +51,17 @@ def run_engines(plan: Plan, report: Report = lambda line: None) -> dict:
         "ratios": ratios(engines),
         "rounds": rounds,
     }
+
+
+def _measure(plan: Plan, name: str, folder: Path) -> dict:
+    """In a fresh process; several that share the model have met each other, and go on as they are."""
+    if plan.processes > 1:
+        *_, figures = measure_figures(plan, name)
+        return figures
+    figures, reason = run_in_fresh_process(plan, name, folder)
+    if reason is not None:
+        raise ValueError(reason)
+    return figures
 
 
 def run_ladder(plan: Plan, report: Report = lambda line: None) -> dict:

@@ -13,7 +13,9 @@ def engine_tables(result: dict) -> Iterator[Table | str]:
     A figure that an engine has not got is left blank.
     """
     plan, engines = result["plan"], result["engines"]
-    yield f"{describe(result)}; batch 1, medians of fresh processes ({plan['runs']} each)"
+    n, runs = plan.get("processes", 1), plan["runs"]
+    how = f"fresh processes ({runs} each)" if n == 1 else f"{runs} runs in {n} processes that share the model"
+    yield f"{describe(result)}; batch 1, medians of {how}"
     titles = ["engine", "load\ns", "first\ntoken\ns"]
     titles += [f"prefill\n{n}\ntok/s" for n in plan["prompts"]]
     titles += [f"decode\n{n}\ntok/s" for n in plan["contexts"]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import typer
 from decoding_llama3.cli.files import check_output_file, write_result
 from decoding_llama3.cli.models import dtype_of
 from decoding_llama3.cli.options import CHECKPOINT, Device, Dtype
+from decoding_llama3.cli.several import is_alone, is_first
 from decoding_llama3.cli.terminal import console, note, waiting
 
 # Said here as well as in `benchmark`, because that imports torch.
@@ -49,8 +51,10 @@ def bench(
     scaling: Annotated[bool, _option("Against context, depth and prompt.", RESULT, "--scaling")] = False,
     json_file: Annotated[Path | None, _option("Where all figures go.", RESULT, "--json")] = None,
 ) -> None:
-    if json_file is not None:
+    if json_file is not None and is_first():
         check_output_file("--json", json_file)
+    if not is_alone() and (ladder or scaling):
+        raise ValueError("found --ladder or --scaling in several processes: run them in one")
     if ladder and scaling:
         raise ValueError("found --ladder and --scaling: give one of the two")
     if checkpoint is not None and random is not None:
@@ -66,8 +70,8 @@ def bench(
     out = console()
     for part in tables(result):
         out.print(part)
-    if json_file is not None:
-        result["command"] = shlex.join(["decoding-llama3", *sys.argv[1:]])
+    if json_file is not None and is_first():
+        result["command"] = shlex.join([*_started(), *sys.argv[1:]])
         write_result(json_file, json.dumps(result, indent=2) + "\n")
         note(f"all figures lie in {json_file}")
 
@@ -91,9 +95,29 @@ def _plan(source: str, random: bool, engines: str, device: str | None, dtype: st
     from decoding_llama3.benchmark.plan import make_plan
     from decoding_llama3.inference.devices import best_device
 
-    device = device or best_device()
     names = engines.replace(" ", "").split(",")
+    if is_alone():
+        device = device or best_device()
+    else:
+        device, names = _meet(source, random, device), ["eager"] if engines == ",".join(ENGINES) else names
     return make_plan(source, random, names, device=device, dtype=dtype_of(dtype, device), report=note, **how)
+
+
+def _started() -> list[str]:
+    if is_alone():
+        return ["decoding-llama3"]
+    return ["torchrun", "--nproc-per-node", os.environ["LOCAL_WORLD_SIZE"], "-m", "decoding_llama3"]
+
+
+def _meet(source: str, random: bool, device: str | None) -> str:
+    """The device of one of several processes; a model that they cannot share is refused before they meet."""
+    from decoding_llama3.benchmark.models import preset_config
+    from decoding_llama3.inference.checkpoint.find import read_config
+    from decoding_llama3.inference.parallel import meet, narrow_config
+    from decoding_llama3.inference.ranks import find_ranks
+
+    narrow_config(preset_config(source) if random else read_config(source), find_ranks())
+    return meet(device)
 
 
 def _numbers(what: str, text: str | None) -> tuple[int, ...] | None:

@@ -25,6 +25,7 @@ from decoding_llama3.cli.options import (
     TopP,
     temperature_option,
 )
+from decoding_llama3.cli.several import from_first, is_alone, is_first
 from decoding_llama3.cli.speed import Speed
 from decoding_llama3.cli.terminal import note, write, write_generated
 from decoding_llama3.cli.tokens import note_tokens
@@ -54,11 +55,22 @@ def chat(
     """
     if checkpoint == "tiny":
         raise ValueError("tiny has never seen a chat, only tales: use 'generate', or give an instruct model")
-    model, tokens_of = load(checkpoint, tokenizer, device, dtype, quantize)
+    model, tokens_of = load(checkpoint, tokenizer, device, dtype, quantize, compile)
     say_if_base(Path(checkpoint))
     system = system and check_text("the system message", system)
     conversation = Conversation(tokens_of, model.config.max_seq_len, tokens, system)
     talk = _Talk(model, compile, conversation, tokens, temperature, top_p, seed_of(seed, temperature))
+    while turn := from_first(_next_turn(conversation) if is_first() else None):
+        message, prompt = turn
+        if show_tokens:
+            note_tokens("prompt", tokens_of, prompt)
+        talk.answer(message, prompt)
+        if show_tokens:
+            note_tokens("answer", tokens_of, conversation.answer)
+
+
+def _next_turn(conversation: Conversation) -> tuple[str, list[int]] | None:
+    """What the user says next, with all ids up to where its answer starts; None at the end of the talk."""
     for message in iter(_ask, ""):
         try:
             prompt, n_dropped = conversation.prompt(check_text("the message", message))
@@ -67,11 +79,8 @@ def chat(
             continue
         if n_dropped:
             note(f"the context of {conversation.context} tokens is full: the oldest {_turns(n_dropped)} forgotten")
-        if show_tokens:
-            note_tokens("prompt", tokens_of, prompt)
-        talk.answer(message, prompt)
-        if show_tokens:
-            note_tokens("answer", tokens_of, conversation.answer)
+        return message, prompt
+    return None
 
 
 class _Talk:
@@ -109,6 +118,8 @@ class _Talk:
             for piece in tokenizer.decode_stream(remembered()):
                 write_generated(piece)
         except KeyboardInterrupt:
+            if not is_alone():  # the others may be in the midst of another token
+                raise
             was_stopped = True
             if not new:  # stopped while the prompt was read: what of it is in the caches is not known
                 self.generator.past = []

@@ -15,6 +15,7 @@ from decoding_llama3.cli.generate import generate
 from decoding_llama3.cli.info import info
 from decoding_llama3.cli.list_models import models
 from decoding_llama3.cli.prepare import prepare
+from decoding_llama3.cli.several import check_sharing, leaving_others
 from decoding_llama3.cli.train import train
 
 app = typer.Typer(
@@ -30,7 +31,8 @@ for command in (generate, chat, info, models, download, bench, prepare, train, a
 
 def main(name: str = "decoding-llama3") -> None:
     """Run the command that `sys.argv` holds, under this name in its help, and exit."""
-    app(prog_name=name)
+    with leaving_others():
+        app(prog_name=name)
 
 
 def _print_version(wanted: bool) -> bool:
@@ -52,7 +54,9 @@ def _print_version(wanted: bool) -> bool:
 
 @app.callback()
 def _options_of_all_commands(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-) -> None: ...
+) -> None:
+    check_sharing(context.invoked_subcommand)

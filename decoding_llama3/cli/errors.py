@@ -13,6 +13,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
+from decoding_llama3.cli.several import is_lost_connection, is_to_tell
 from decoding_llama3.cli.terminal import complain, prepare_streams
 
 WRONG_CALL, INTERRUPTED, BROKEN_PIPE = 2, 130, 141  # the last two are 128 and the number of the signal
@@ -67,17 +68,19 @@ def one_sentence_errors(typed: Sequence[str] = ()) -> Iterator[None]:
     except ImportError as error:  # of a library that is missing or broken; a name of ours is a fault of ours
         if (error.name or "").startswith("decoding_llama3"):
             raise
-        complain(f"{error}: install decoding-llama3 again, with the extra that this command needs")
+        _tell(f"{error}: install decoding-llama3 again, with the extra that this command needs")
         raise typer.Exit(WRONG_CALL) from None
     except KeyboardInterrupt:
-        sys.stderr.write("\n")
+        if is_to_tell():
+            sys.stderr.write("\n")
         raise typer.Exit(INTERRUPTED) from None
     except BrokenPipeError:
+        is_to_tell()  # nothing, but the other processes are not to tell of it either
         _discard_output()
         raise typer.Exit(BROKEN_PIPE) from None
     except Exception as error:
         _discard_output()
-        complain(_of_call(error, typed) if isinstance(error, UsageError) else sentence(error))
+        _tell(_of_call(error, typed) if isinstance(error, UsageError) else sentence(error))
         raise typer.Exit(WRONG_CALL) from None
 
 
@@ -94,10 +97,17 @@ def sentence(error: Exception) -> str:
         return "a file is nested too deeply to be read: is it the right one?"
     if isinstance(error, UnpicklingError):  # torch's own message advises to run what the file holds
         return "a saved file is damaged, or holds more than tensors, and was not read: delete it, or name another"
+    if is_lost_connection(error):
+        return "another of the processes that share the model has ended without a word: did memory run out?"
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".:")
     if isinstance(error, MemoryError) or OUT_OF_MEMORY.search(reason):
         return f"memory ran out ({reason}): take a smaller model, --quantize int8, or fewer tokens"
     return f"this cannot be computed here ({type(error).__name__}: {reason}): try --device cpu, or other values"
+
+
+def _tell(line: str) -> None:
+    if is_to_tell():
+        complain(line)
 
 
 def _of_call(error: Any, typed: Sequence[str]) -> str:

@@ -20,6 +20,7 @@ from decoding_llama3.cli.options import (
     TopP,
     temperature_option,
 )
+from decoding_llama3.cli.several import from_first, is_first
 from decoding_llama3.cli.speed import Speed
 from decoding_llama3.cli.terminal import note, write, write_generated
 from decoding_llama3.cli.tokens import noted
@@ -48,10 +49,11 @@ def generate(
     The prompt comes out as it was given. What the model adds is made safe for a terminal, where control characters
     are shown as \\x1b; into a file or a pipe it goes unchanged.
     """
-    text = read_text(prompt)
+    text = read_text(prompt) if is_first() else ""
     if temperature is None:
         temperature = TINY_TEMPERATURE if checkpoint == "tiny" else 0.0
-    model, tokens_of = load(checkpoint, tokenizer, device, dtype, quantize)
+    model, tokens_of = load(checkpoint, tokenizer, device, dtype, quantize, compile)
+    text = from_first(text)
     from decoding_llama3.inference.generator import Generator
 
     speed = Speed()
@@ -94,6 +96,6 @@ def seed_of(seed: int | None, temperature: float) -> int | None:
     from decoding_llama3.inference.arguments import check_seed
 
     if seed is None and temperature > 0:
-        seed = secrets.randbelow(2**32)
+        seed = from_first(secrets.randbelow(2**32))
         note(f"seed {seed}")
     return check_seed(seed)

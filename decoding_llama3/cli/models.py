@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from decoding_llama3.cli.options import DTYPES
+from decoding_llama3.cli.several import check_sharing, is_alone
 from decoding_llama3.cli.terminal import note, waiting
 from decoding_llama3.json_files import read_json
 
@@ -22,8 +23,15 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     quantize: str | None = None,
+    compile: bool = False,
 ) -> tuple[dl.Transformer, dl.Tokenizer]:
-    """The model and its tokenizer, by default on the fastest device; says on which, and in which dtype."""
+    """The model and its tokenizer, by default on the fastest device; says on which, and in which dtype.
+
+    In one of several processes it is this one's share of the model.
+    """
+    check_sharing("generate", compile)
+    if not is_alone():
+        return _load_share(checkpoint, tokenizer, device, dtype, quantize)
     with waiting("starting"):
         from decoding_llama3.inference.checkpoint.find import read_config
         from decoding_llama3.inference.devices import best_device
@@ -41,6 +49,25 @@ def load(
         model = load_model(checkpoint, device, kind, quantize)
     how = name_of(kind) if quantize is None else f"{quantize}, computed in {name_of(kind)},"
     note(f"{checkpoint}: {how} on {device}")
+    return model, tokens_of
+
+
+def _load_share(
+    checkpoint: str, tokenizer: str | None, device: str | None, dtype: str | None, quantize: str | None
+) -> tuple[dl.Transformer, dl.Tokenizer]:
+    with waiting("starting"):
+        from decoding_llama3.inference import parallel
+        from decoding_llama3.inference.checkpoint.find import read_config
+        from decoding_llama3.inference.ranks import find_ranks
+        from decoding_llama3.inference.tokenizers.find import load_tokenizer
+    ranks = find_ranks()
+    narrow = parallel.narrow_config(read_config(checkpoint), ranks)
+    own = parallel.meet(device)
+    fit = parallel.choose_share(narrow, own, dtype_of(dtype, own) if dtype else None, quantize)
+    with waiting(f"loading {checkpoint}"):
+        tokens_of = load_tokenizer(tokenizer or checkpoint, checkpoint)
+        model = parallel.load_share(checkpoint, own, fit.dtype, fit.quantize)
+    note(f"{checkpoint}: {fit} in {ranks.world} processes, the first on {own}")
     return model, tokens_of
 
 

@@ -5,6 +5,7 @@ obey is made visible where it comes from a file or a model: an escape code can r
 """
 
 import io
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +13,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
+
+from decoding_llama3.cli.several import is_first
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +24,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # all but tab and line 
 
 
 def prepare_streams() -> None:
-    """A character that the encoding of standard output lacks becomes '?'; line ends stay what they are."""
+    """A character that the encoding of standard output lacks becomes '?'; line ends stay what they are.
+
+    Of several processes that share a model only the first has an output.
+    """
+    if not is_first():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace", newline="")
 
@@ -44,7 +52,8 @@ def write_generated(text: str) -> None:
 
 def note(line: str) -> None:
     """A line about what is going on."""
-    typer.secho(visible(line), err=True, dim=True)
+    if is_first():
+        typer.secho(visible(line), err=True, dim=True)
 
 
 def complain(line: str) -> None:
@@ -62,7 +71,7 @@ def console(stderr: bool = False) -> "Console":
 @contextmanager
 def waiting(for_what: str) -> Iterator[Callable[[str], None]]:
     """A spinner while something takes long, if a terminal shows it; yields what replaces its words."""
-    if not sys.stderr.isatty():
+    if not sys.stderr.isatty() or not is_first():
         yield lambda line: None
         return
     from rich.text import Text

@@ -38,8 +38,7 @@ def load_model(
     On a CPU, weights stored as they are used stay in the file, mapped into memory: it may be replaced or deleted
     meanwhile, but not written into.
     """
-    if quantize not in (None, "int8"):
-        raise ValueError(f"quantize is None or 'int8', found {quantize!r}")
+    check_quantize(quantize)
     check_device(device)
     if dtype is not None:
         check_dtype(dtype)
@@ -49,12 +48,26 @@ def load_model(
         dtype = choose_dtype(device)
         print(f"{path}: {str(dtype).removeprefix('torch.')} on {device}")
     check_memory(checkpoint.config, device, dtype, quantize)
+    model = fill_model(checkpoint, device, dtype, quantize)
+    return compile_model(model) if compile else model
+
+
+def check_quantize(quantize: str | None) -> None:
+    """Raise ValueError for a quantisation that there is none of."""
+    if quantize not in (None, "int8"):
+        raise ValueError(f"quantize is None or 'int8', found {quantize!r}")
+
+
+def fill_model(
+    checkpoint: Checkpoint, device: str | torch.device, dtype: torch.dtype, quantize: str | None = None
+) -> Transformer:
+    """The model of a checkpoint whose names and shapes are checked; ValueError where tied weights differ."""
     model = empty_model(checkpoint.config)
     for name in _with_weights(model):
         _place(model, name, checkpoint.tensors[f"{name}.weight"], device, dtype, quantize)
     if checkpoint.config.tie_embeddings:
         _tie(model, checkpoint)
-    return compile_model(model) if compile else model
+    return model
 
 
 def _with_weights(model: Transformer) -> list[str]:

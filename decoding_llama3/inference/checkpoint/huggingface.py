@@ -3,13 +3,15 @@
 import os
 from pathlib import Path
 
+from torch import Tensor
+
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.checkpoint.hub_cache import download_again
 from decoding_llama3.inference.checkpoint.index import read_index
 from decoding_llama3.inference.checkpoint.names import DERIVED, HUGGINGFACE_NAMES, Names
 from decoding_llama3.inference.checkpoint.rows import interleave_pairs
 from decoding_llama3.inference.checkpoint.shard import open_shard
-from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format, Read, Stored
+from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format, Stored
 from decoding_llama3.json_files import shown
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -39,14 +41,22 @@ def _open(directory: Path) -> Checkpoint:
         if ours is None:
             unknown.append(theirs)
         elif ours.endswith((".wq.weight", ".wk.weight")):
-            tensors[ours] = Stored(stored.shape, stored.dtype, _interleaved(stored.read, config.head_dim))
+            tensors[ours] = _interleaved(stored, config.head_dim)
         else:
             tensors[ours] = stored
     return Checkpoint(directory, config, tensors, NAMES.theirs, tuple(unknown))
 
 
-def _interleaved(read: Read, head_dim: int) -> Read:
-    return lambda keep=False: interleave_pairs(read(), head_dim)  # a copy, kept or not
+def _interleaved(stored: Stored, head_dim: int) -> Stored:
+    """Copies, kept or not. The rows of a part are those of whole heads."""
+
+    def read(keep: bool = False) -> Tensor:
+        return interleave_pairs(stored.read(), head_dim)
+
+    def read_part(axis: int, wanted: range) -> Tensor:
+        return interleave_pairs(stored.part(axis, wanted).read(), head_dim)
+
+    return Stored(stored.shape, stored.dtype, read, read_part)
 
 
 def _open_weights(directory: Path) -> dict[str, Stored]:

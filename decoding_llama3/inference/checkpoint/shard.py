@@ -29,7 +29,8 @@ def open_shard(path: Path) -> dict[str, Stored]:
         for name in header.keys():  # noqa: SIM118 (no dict)
             part = header.get_slice(name)
             dtype = _DTYPES.get(part.get_dtype()) or str(part.get_dtype())
-            stored[name] = Stored(tuple(part.get_shape()), dtype, partial(mapped.read, name))
+            read_part = partial(_read_part, path, name)
+            stored[name] = Stored(tuple(part.get_shape()), dtype, partial(mapped.read, name), read_part)
     return stored
 
 
@@ -43,6 +44,12 @@ def map_shard(path: Path) -> safe_open:
 
 def _tensors(path: Path) -> Callable[[str], Tensor]:
     return map_shard(path).get_tensor
+
+
+def _read_part(path: Path, name: str, axis: int, wanted: range) -> Tensor:
+    with map_shard(path) as file:
+        parts = (*[slice(None)] * axis, slice(wanted.start, wanted.stop))
+        return file.get_slice(name)[parts].clone()  # of its own, so that the map can be closed
 
 
 def _damaged(path: Path, reason: str) -> ValueError:

@@ -31,13 +31,35 @@ class Read(Protocol):
     def __call__(self, keep: bool = False) -> Tensor: ...
 
 
+@runtime_checkable
+class ReadPart(Protocol):
+    """Reads the rows (axis 0) or columns (axis 1) in a range, a copy."""
+
+    def __call__(self, axis: int, wanted: range) -> Tensor: ...
+
+
 @dataclass(frozen=True)
 class Stored:
-    """One tensor of a checkpoint, not yet read; a dtype that torch has no name for is a string."""
+    """One tensor of a checkpoint, not yet read; a dtype that torch has no name for is a string.
+
+    `read_part` is there where the file can give a part of the tensor without the rest.
+    """
 
     shape: tuple[int, ...]
     dtype: torch.dtype | str
     read: Read
+    read_part: ReadPart | None = None
+
+    def part(self, axis: int, wanted: range) -> "Stored":
+        """Some rows (axis 0) or columns (axis 1) as a tensor of their own, not yet read."""
+
+        def read(keep: bool = False) -> Tensor:
+            if self.read_part is not None:
+                return self.read_part(axis, wanted)
+            return self.read().narrow(axis, wanted.start, len(wanted)).clone()
+
+        shape = (*self.shape[:axis], len(wanted), *self.shape[axis + 1 :])
+        return Stored(shape, self.dtype, read)
 
 
 @dataclass(frozen=True)
