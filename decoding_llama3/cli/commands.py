@@ -16,6 +16,7 @@ from decoding_llama3.cli.info import info
 from decoding_llama3.cli.list_models import models
 from decoding_llama3.cli.prepare import prepare
 from decoding_llama3.cli.train import train
+from decoding_llama3.cli.verify import verify
 
 app = typer.Typer(
     cls=SentencesForErrors,
@@ -24,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Llama 3, small enough to read.",
 )
-for command in (generate, chat, info, models, download, bench, prepare, train, ablate, evaluate):
+for command in (generate, chat, info, models, download, verify, bench, prepare, train, ablate, evaluate):
     app.command()(command)
 
 
