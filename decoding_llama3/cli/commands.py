@@ -8,6 +8,7 @@ import typer
 from decoding_llama3.cli.ablate import ablate
 from decoding_llama3.cli.bench import bench
 from decoding_llama3.cli.chat import chat
+from decoding_llama3.cli.compare import compare
 from decoding_llama3.cli.download import download
 from decoding_llama3.cli.errors import SentencesForErrors
 from decoding_llama3.cli.evaluate import evaluate
@@ -25,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Llama 3, small enough to read.",
 )
-for command in (generate, chat, info, models, download, verify, bench, prepare, train, ablate, evaluate):
+for command in (generate, chat, info, models, download, verify, compare, bench, prepare, train, ablate, evaluate):
     app.command()(command)
 
 

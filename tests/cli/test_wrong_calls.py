@@ -126,6 +126,15 @@ CALLS = {
         ("verify tiny --device gpu", "device 'gpu' cannot be used here"),
         ("verify {place}/not_finite --ids 1,2", "logits are not finite"),
     ],
+    "compare": [
+        ("compare", "missing argument"),
+        ("compare tiny", "missing argument"),
+        ("compare tiny no/such/folder", "no directory no/such/folder"),
+        ("compare {place}/empty tiny", "neither config.json"),
+        ("compare tiny {place}/configuration_alone", "lacks model.safetensors"),
+        ("compare tiny {place}/deep", "nested"),
+        ("compare tiny tiny tiny", "unexpected extra argument"),
+    ],
     "bench": [
         ("bench tiny --random 125m", "found a checkpoint (tiny) and --random 125m"),
         ("bench --random 7b", "no preset is called '7b'"),
