@@ -14,7 +14,15 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "decoding_llama3"
 FILES = sorted(PACKAGE.rglob("*.py"))
 COMPONENTS = [path for path in FILES if path.parent == PACKAGE and not path.stem.startswith("__")]
-LAYERS = [("components",), ("inference",), ("inspect", "benchmark"), ("experiments",), ("lessons",), ("cli",)]
+LAYERS = [
+    ("components",),
+    ("inference",),
+    ("inspect", "benchmark"),
+    ("comparison",),
+    ("experiments",),
+    ("lessons",),
+    ("cli",),
+]
 FOLDERS_ABOVE = {
     folder: sum(LAYERS[i + 1 :], tuple(other for other in layer if other != folder))
     for i, layer in enumerate(LAYERS)

@@ -8,6 +8,7 @@ import typer
 from decoding_llama3.cli.ablate import ablate
 from decoding_llama3.cli.bench import bench
 from decoding_llama3.cli.chat import chat
+from decoding_llama3.cli.compare import compare
 from decoding_llama3.cli.download import download
 from decoding_llama3.cli.errors import SentencesForErrors
 from decoding_llama3.cli.evaluate import evaluate
@@ -17,6 +18,7 @@ from decoding_llama3.cli.list_models import models
 from decoding_llama3.cli.prepare import prepare
 from decoding_llama3.cli.several import check_sharing, leaving_others
 from decoding_llama3.cli.train import train
+from decoding_llama3.cli.verify import verify
 
 app = typer.Typer(
     cls=SentencesForErrors,
@@ -25,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Llama 3, small enough to read.",
 )
-for command in (generate, chat, info, models, download, bench, prepare, train, ablate, evaluate):
+for command in (generate, chat, info, models, download, verify, compare, bench, prepare, train, ablate, evaluate):
     app.command()(command)
 
 
