@@ -3,10 +3,12 @@
 import importlib.util
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from decoding_llama3.norm import RMSNorm
 
 
-def compare_norm(x: Tensor, part: nn.Module) -> None:
+def compare_norm(x: Tensor, part: RMSNorm) -> None:
     """A norm of Hugging Face's and of Meta's, with the weight of `part`, on the same input; prints the result."""
     others, dim = {}, x.shape[-1]
     if importlib.util.find_spec("transformers"):

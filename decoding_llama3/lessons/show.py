@@ -19,9 +19,11 @@ from PIL import Image
 from torch import Tensor
 
 from decoding_llama3.inference.checkpoint.find import read_config
+from decoding_llama3.inference.checkpoint.hub_cache import HUB_NAME, cached_model
 from decoding_llama3.inference.checkpoint.named import SMOLLM2
 from decoding_llama3.inference.data import cache_directory, data_directory
 from decoding_llama3.inference.devices import choose_dtype
+from decoding_llama3.inference.download import download_model
 from decoding_llama3.inference.load import load_model
 from decoding_llama3.inference.memory import choose_fit
 from decoding_llama3.inference.tokenizers.find import load_tokenizer
@@ -133,6 +135,7 @@ def real_model(checkpoint: str = "", tokenizer: str = "") -> Subject | None:
     """A real model and its tokenizer: of the checkpoint with this path or name, else of
     DECODING_LLAMA3_CHECKPOINT, else SmolLM2; None where that has not been downloaded.
 
+    OWNER/NAME is a model on the Hugging Face Hub: what is missing of it is downloaded, once.
     `tokenizer` is given where it does not lie with the checkpoint. On a GPU if there is one, in int8 if it fits in
     no wider way. Says what runs where, or what to do. Tokenizer and memory are checked before a weight is read:
     what is missing, damaged or does not fit raises ValueError.
@@ -142,6 +145,8 @@ def real_model(checkpoint: str = "", tokenizer: str = "") -> Subject | None:
         print("To see this on a real model, run 'decoding-llama3 download smollm2' once (93 MB), then this again.")
         print("Or write the path of a Llama above; DECODING_LLAMA3_CHECKPOINT sets it for all seven parts.")
         return None
+    if HUB_NAME.fullmatch(path) and not os.path.exists(path) and cached_model(path) is None:
+        download_model(path)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     config = read_config(path)
     fit = choose_fit(config, device)

@@ -1,17 +1,14 @@
 """`download OWNER/NAME` from outside: what goes to which stream, and what the other commands make of it."""
 
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
+from hub_server import TOKEN, HubServer, use_hub
 from typer.testing import CliRunner
 
 from decoding_llama3.cli import app
 from decoding_llama3.inference.checkpoint.find import checkpoint_path
-
-sys.path.append(str(Path(__file__).parents[1] / "inference"))
-from hub_server import TOKEN, HubServer, use_hub
 
 NAME = "meta/tiny"
 

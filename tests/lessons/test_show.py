@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from conftest import shrink
+from hub_server import HubServer, use_hub
 from matplotlib import pyplot as plt
 
 import decoding_llama3 as dl
@@ -16,6 +17,7 @@ from decoding_llama3.inference.checkpoint.export import save_huggingface
 from decoding_llama3.inference.checkpoint.find import checkpoint_path
 from decoding_llama3.inference.memory import needed_bytes
 from decoding_llama3.lessons import show
+from decoding_llama3.lessons.subject import Subject
 
 
 @pytest.fixture
@@ -179,9 +181,9 @@ def test_without_a_real_model_a_sentence_says_what_to_run_or_to_set(monkeypatch,
 
 def test_the_real_model_is_smollm2_where_nothing_else_is_set(smollm2, monkeypatch, capsys):
     monkeypatch.delenv("DECODING_LLAMA3_CHECKPOINT", raising=False)
-    model, tokenizer = show.real_model()
+    real = show.real_model()
     assert "smollm2 (134,515,008 parameters) on cpu in float32" in capsys.readouterr().out
-    assert (model.config.n_layers, tokenizer.n_vocab) == (30, 49152)
+    assert (real.name, real.model.config.n_layers, real.tokenizer.n_vocab) == ("SmolLM2", 30, 49152)
 
 
 def test_the_tokenizer_of_a_real_model_is_checked_before_its_weights(another_checkpoint, monkeypatch):
@@ -195,8 +197,8 @@ def test_the_tokenizer_of_a_real_model_is_checked_before_its_weights(another_che
 
 def test_a_tokenizer_that_lies_elsewhere_is_named(another_checkpoint):
     (another_checkpoint / "tokenizer.model").unlink()
-    _, tokenizer = show.real_model(str(another_checkpoint), tokenizer="tiny")
-    assert tokenizer.n_vocab == 4096
+    real = show.real_model(str(another_checkpoint), tokenizer="tiny")
+    assert real.tokenizer.n_vocab == 4096
 
 
 def test_looks_that_take_minutes_are_left_out_where_the_model_is_slow(model, monkeypatch, capsys):
@@ -210,10 +212,10 @@ def test_looks_that_take_minutes_are_left_out_where_the_model_is_slow(model, mon
 
     show.look_at_real_model(None, (at_once,), (long,))
     assert taken == []
-    show.look_at_real_model((model, None), (at_once,), (long,))
+    show.look_at_real_model(Subject("random", model, dl.load_tokenizer("tiny")), (at_once,), (long,))
     assert taken == ["at once", "long"]
     monkeypatch.setattr(show, "is_slow", lambda model: True)
-    show.look_at_real_model((model, None), (at_once,), (long,))
+    show.look_at_real_model(Subject("random", model, dl.load_tokenizer("tiny")), (at_once,), (long,))
     assert taken == ["at once", "long", "at once"]
     assert capsys.readouterr().out == "left out, because a CPU takes minutes for it: long\n"
 
@@ -227,19 +229,31 @@ def test_a_model_is_slow_on_a_cpu_and_not_elsewhere(model):
     assert show.is_slow(model)
 
 
+def test_a_model_on_the_hub_is_downloaded_when_its_name_is_given(another_checkpoint, tmp_path, monkeypatch):
+    with HubServer() as hub:
+        hub.add_folder("someone/llama", another_checkpoint)
+        use_hub(hub.url, tmp_path / "cache", monkeypatch)
+        real = show.real_model("someone/llama")
+        asked = len(hub.requests)
+        assert show.real_model("someone/llama").model.config == real.model.config == OTHER
+        assert len(hub.requests) == asked  # once is enough
+    assert real.name == "llama"
+
+
 def test_a_checkpoint_comes_from_the_form_or_the_environment(another_checkpoint, monkeypatch, capsys):
     monkeypatch.setenv("DECODING_LLAMA3_CHECKPOINT", "/nowhere")
-    model, tokenizer = show.real_model(str(another_checkpoint))
+    real = show.real_model(str(another_checkpoint))
+    model, tokenizer = real.model, real.tokenizer
     assert model.config == OTHER
     assert f"{model.config.n_params:,} parameters) on cpu in float32" in capsys.readouterr().out
     assert tokenizer.n_vocab == 4096
     monkeypatch.setenv("DECODING_LLAMA3_CHECKPOINT", str(another_checkpoint))
-    assert show.real_model()[0].config == model.config
+    assert show.real_model().model.config == model.config
 
 
 def test_what_fits_in_no_wider_way_is_read_as_int8(another_checkpoint, monkeypatch, capsys):
     needed = needed_bytes(OTHER, torch.float32)
     monkeypatch.setattr(memory, "free_bytes", lambda device: needed - 1)
-    model, _ = show.real_model(str(another_checkpoint))
+    model = show.real_model(str(another_checkpoint)).model
     assert model.output.weight.dtype == torch.int8
     assert "on cpu in int8" in capsys.readouterr().out

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from decoding_llama3.lessons import style
 
-FLOAT32 = np.finfo(np.float32).max
+FLOAT32 = float(np.finfo(np.float32).max)
 STAGES = ("as it arrives, x", "divided by its RMS", "weighted: what the part reads, y")
 
 
@@ -59,9 +59,9 @@ def draw_precision(
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.0))
     for (name, values), colour in zip(after.items(), (style.WRONG, style.NORM), strict=True):
         ax.plot(sizes, values, "o-", color=colour, markersize=4)
-        ax.text(sizes[0], values[0] - 0.12, name, color=colour) if colour == style.NORM else ax.text(
-            sizes[-1], values[-1] + 0.06, name, color=colour, ha="right"
-        )
+        low = values[-1].item() < 0.5
+        x, y = (sizes[-1].item(), 0.06) if low else (sizes[0].item(), values[0].item() - 0.12)
+        ax.text(x, y, name, color=colour, ha="right" if low else "left")
     ax.set_xscale("log")
     ax.set(ylim=(-0.08, 1.15), xlabel="RMS of the numbers before the norm", ylabel="RMS after it")
     style.headline(figure, title)
@@ -174,13 +174,8 @@ def draw_floor(
         ax.plot(sizes, values, color=colour)
         at = int((values - 0.3).abs().argmin()) if eps else 3
         left = eps not in (0, max(after))
-        ax.text(
-            sizes[at] * (0.9 if left else 1.15),
-            values[at] + 0.03,
-            f"eps {eps:g}",
-            color=colour,
-            ha="right" if left else "left",
-        )
+        x, y = sizes[at].item() * (0.9 if left else 1.15), values[at].item() + 0.03
+        ax.text(x, y, f"eps {eps:g}", color=colour, ha="right" if left else "left")
     ax.set_xscale("log")
     ax.set(ylim=(0, 1.15), xlabel="RMS before the norm", ylabel="RMS after it")
     style.headline(figure, title)

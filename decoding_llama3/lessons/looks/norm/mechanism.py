@@ -116,8 +116,9 @@ def precision(naive: Callable[[Tensor], Tensor], right: Callable[[Tensor], Tenso
 class WithoutProduct(torch.nn.Module):
     """A feed-forward with two of its three matrices: nothing in it is multiplied with anything that it read."""
 
-    def __init__(self, part: FeedForward) -> None:
+    def __init__(self, part: torch.nn.Module) -> None:
         super().__init__()
+        assert isinstance(part, FeedForward)
         self.w_up, self.w_down = part.w_up, part.w_down
 
     def forward(self, x: Tensor) -> Tensor:
@@ -238,7 +239,8 @@ def first_gradients(n_layers: int, norm: str, seed: int, names: Iterable[str]) -
     ids = torch.randint(96, (16, 65), generator=generator)
     with torch.enable_grad():
         F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
-    return [model.layers[0].get_submodule(name).weight.grad.norm().item() for name in names]
+    gradients = {name: weight.grad for name, weight in model.layers[0].named_parameters()}
+    return [torch.linalg.vector_norm(gradients[f"{name}.weight"]).item() for name in names]
 
 
 def rms(x: Tensor) -> float:

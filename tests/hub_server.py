@@ -4,7 +4,7 @@
         hub.add("owner/name", {"config.json": b"{}", "model.safetensors": Path("some/file")})
         ...  # with HF_ENDPOINT=hub.url, which huggingface_hub reads when it is imported
 
-`use_hub` sets that. `python tests/inference/hub_server.py FOLDER` serves each FOLDER/OWNER/NAME until it is
+`use_hub` sets that. `python tests/hub_server.py FOLDER` serves each FOLDER/OWNER/NAME until it is
 interrupted, and prints its address. What the real hub answers was read from the source of huggingface_hub.
 """
 
