@@ -136,7 +136,7 @@ def growth(draws: int = 5) -> None:
             for layer in model.layers if kind != "with norms" else ():
                 layer.attention_norm = layer.ffn_norm = torch.nn.Identity()
                 if kind != "without":
-                    layer.feed_forward = WithoutProduct(layer.feed_forward)
+                    layer.feed_forward = WithoutProduct(layer.get_submodule("feed_forward"))
             rows.append([rms(x) for x in list(probe.residual_stream(model, ids).values())[::2]])
     grown = torch.tensor(sizes["with norms"])[:, -1].median()
     lost = [next(i for i, size in enumerate(row) if not math.isfinite(size)) for row in sizes["without"]]
