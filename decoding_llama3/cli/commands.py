@@ -11,6 +11,7 @@ from decoding_llama3.cli.chat import chat
 from decoding_llama3.cli.download import download
 from decoding_llama3.cli.errors import SentencesForErrors
 from decoding_llama3.cli.evaluate import evaluate
+from decoding_llama3.cli.export import export
 from decoding_llama3.cli.generate import generate
 from decoding_llama3.cli.info import info
 from decoding_llama3.cli.list_models import models
@@ -24,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Llama 3, small enough to read.",
 )
-for command in (generate, chat, info, models, download, bench, prepare, train, ablate, evaluate):
+for command in (generate, chat, info, models, download, export, bench, prepare, train, ablate, evaluate):
     app.command()(command)
 
 

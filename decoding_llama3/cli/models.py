@@ -85,7 +85,8 @@ def read_texts(folder: Path, held_out: str) -> Corpus:
 def say_chat_format(checkpoint: str, tokenizer: dl.Tokenizer) -> None:
     """Say in which format a chat is written, and whether the model seems to be one that was not taught to chat."""
     template = getattr(tokenizer, "template", None)
-    note(f"chat format: {template.source if template else 'the own one of Llama 3'}")
+    taken = template.source if template else "Llama 3's format"
+    note(f"chat format: {taken}")
     directory = Path(checkpoint)
     file = directory / "tokenizer_config.json"
     of_meta = (directory / "params.json").is_file() and not (directory / "config.json").is_file()

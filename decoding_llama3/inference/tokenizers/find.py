@@ -7,9 +7,15 @@ from pathlib import Path
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.checkpoint.gguf import is_gguf
 from decoding_llama3.inference.checkpoint.named import named_model
-from decoding_llama3.inference.tokenizers.formats import FORMATS, LLAMA2, LLAMA31
+from decoding_llama3.inference.tokenizers.formats import FORMATS, LLAMA2, LLAMA3, LLAMA31
 from decoding_llama3.inference.tokenizers.gguf import gguf_tokenizer
-from decoding_llama3.inference.tokenizers.huggingface import added_names, chat_template, json_tokenizer, stop_ids
+from decoding_llama3.inference.tokenizers.huggingface import (
+    added_names,
+    chat_template,
+    json_tokenizer,
+    stated_ends,
+    stop_ids,
+)
 from decoding_llama3.inference.tokenizers.llama3 import Llama3Tokenizer
 from decoding_llama3.inference.tokenizers.model import ModelTokenizer
 from decoding_llama3.inference.tokenizers.pieces import PieceTokenizer, is_piece_model
@@ -72,8 +78,8 @@ def _read(file: Path, directory: Path | None) -> OfModel:
     if file.suffix == ".json":
         return json_tokenizer(file, directory or file.parent)
     if is_piece_model(file):
-        template, stops = chat_template(directory), stop_ids(directory)
-        return PieceTokenizer(file.read_bytes(), str(file), template=template, stop_ids=stops)
+        what = {"template": chat_template(directory), "stop_ids": stop_ids(directory)}
+        return PieceTokenizer(file.read_bytes(), str(file), stated_ends(directory), **what)
     return Llama3Tokenizer(file, (), directory)
 
 
@@ -119,14 +125,19 @@ def _filled_up(tokenizer: OfModel, rows: int, file: Path, directory: Path) -> Of
 
 
 def _own_format(tokenizer: OfModel, config: LlamaConfig, directory: Path) -> ChatTemplate | None:
-    """The chat format of a model whose folder has no template: Llama 2's in Meta's own layout, Llama 3.1's.
+    """The chat format of a model whose folder has no template: by its vocabulary and its RoPE.
 
-    Without one, a tokenizer with the special tokens of Llama 3's chats writes them in Llama 3's format.
+    None for a folder of Hugging Face's without one that is no Llama 3.1: it holds a base model.
     """
+    of_meta = not (directory / "config.json").is_file()
     if isinstance(tokenizer, PieceTokenizer):
-        text = None if (directory / "config.json").is_file() else LLAMA2
+        text = LLAMA2 if of_meta else None
+    elif not has_headers(tokenizer.special_ids):
+        text = None
+    elif config.rope_scaling is not None:
+        text = LLAMA31
     else:
-        text = LLAMA31 if has_headers(tokenizer.special_ids) and config.rope_scaling is not None else None
+        text = LLAMA3 if of_meta else None
     return text and ChatTemplate(text, FORMATS[text])
 
 
@@ -140,7 +151,7 @@ def _check_stop_ids(tokenizer: Tokenizer, directory: Path | None) -> None:
 
 def _added_tokens(directory: Path, ids: range, known: dict[str, int]) -> list[str]:
     """A name for each of `ids`, none of them one of `known`."""
-    listed = {name: token for token, name in added_names(directory / "tokenizer.json") if token in ids}
+    listed = {name: token for token, name in added_names(directory) if token in ids}
     names = {token: name for name, token in listed.items() if name not in known}
     if len(ids) - len(names) > MAX_UNNAMED:
         raise ValueError(

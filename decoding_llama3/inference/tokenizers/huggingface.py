@@ -62,16 +62,25 @@ def _ends(first: int | None, bos: int | None, eos: int | None, settings: dict[st
     return {"bos_id": bos if first is None else first, "eos_id": eos, "adds_bos": adds_bos}
 
 
-def added_names(file: Path) -> list[tuple[int, str]]:
-    """Ids and names of the tokens under added_tokens in a tokenizer.json, none where there is no such file.
+def added_names(directory: Path) -> list[tuple[int, str]]:
+    """Ids and names of the tokens that a tokenizer.json lists under added_tokens.
 
-    A damaged file raises ValueError.
+    Without such a file, of those under added_tokens_decoder in a tokenizer_config.json. A damaged file raises
+    ValueError.
     """
-    # Llama 3 in Hugging Face's format has no other list of them: it never had a slow tokenizer.
-    if not file.is_file():
-        return []
-    entries = read_json(file, file.name, LARGEST_FILE)[0].get("added_tokens")
-    names = []
+    # Llama 3 in Hugging Face's format has only the first list: it never had a slow tokenizer.
+    file, names = directory / "tokenizer.json", []
+    if file.is_file():
+        entries = read_json(file, file.name, LARGEST_FILE)[0].get("added_tokens")
+    else:
+        file = directory / "tokenizer_config.json"
+        decoder = _settings(directory, file.name).get("added_tokens_decoder", {})
+        if not isinstance(decoder, dict):
+            raise ValueError(f"{file} sets added_tokens_decoder to {shown(decoder)}, expected an object")
+        entries = [
+            {**entry, "id": int(token)} if isinstance(entry, dict) and token.isdecimal() else {token: entry}
+            for token, entry in decoder.items()
+        ]
     for entry in entries if isinstance(entries, list) else [entries]:
         if not (isinstance(entry, dict) and type(entry.get("id")) is int and _is_text(entry.get("content"))):
             found = shown(entry)
@@ -122,6 +131,17 @@ def stop_ids(directory: Path | None) -> list[int]:
         if ids:
             return ids
     return []
+
+
+def stated_ends(directory: Path | None) -> dict[str, Any]:
+    """What a tokenizer_config.json says beside a tokenizer.model: the names of bos and eos, and whether bos is put
+    before texts; nothing where it says nothing.
+    """
+    settings = {} if directory is None else _settings(directory, "tokenizer_config.json")
+    names = {f"{kind}_name": _name_of(settings.get(f"{kind}_token")) for kind in ("bos", "eos")}
+    adds = settings.get("add_bos_token")
+    stated = {key: name for key, name in names.items() if name}
+    return stated | {"adds_bos": adds} if isinstance(adds, bool) else stated
 
 
 def _settings(directory: Path, name: str) -> dict[str, Any]:
