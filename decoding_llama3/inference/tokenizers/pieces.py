@@ -30,10 +30,10 @@ class PieceTokenizer(ModelTokenizer):
         n = self.processor.get_piece_size()
         if n == 0:
             raise ValueError(f"{source} is damaged: a SentencePiece model without pieces; download it again")
-        special = {self.processor.id_to_piece(i): i for i in range(n) if self._is_special(i)}
+        special: dict[str, Any] = {self.processor.id_to_piece(i): i for i in range(n) if self._is_special(i)}
         stated = stated or {}
-        bos: int = special.get(stated.get("bos_name", ""), self.processor.bos_id())
-        eos: int = special.get(stated.get("eos_name", ""), self.processor.eos_id())
+        bos = special.get(stated.get("bos_name", ""), self.processor.bos_id())
+        eos = special.get(stated.get("eos_name", ""), self.processor.eos_id())
         super().__init__(
             n,
             special,
