@@ -7,6 +7,7 @@ from pathlib import Path
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.checkpoint.gguf import is_gguf
 from decoding_llama3.inference.checkpoint.named import named_model
+from decoding_llama3.inference.checkpoint.stored import read_stated
 from decoding_llama3.inference.tokenizers.formats import FORMATS, LLAMA2, LLAMA3, LLAMA31
 from decoding_llama3.inference.tokenizers.gguf import gguf_tokenizer
 from decoding_llama3.inference.tokenizers.huggingface import (
@@ -100,10 +101,10 @@ def _find_llama3() -> Path:
 
 def _config(directory: Path | None, n_tokens: int) -> LlamaConfig | None:
     """The configuration in a directory, if there is one; Llama 2's params.json has no size of the vocabulary."""
-    if directory is not None and (directory / "config.json").is_file():
-        return LlamaConfig.from_huggingface(directory / "config.json")
-    if directory is not None and (directory / "params.json").is_file():
-        return LlamaConfig.from_params_json(directory / "params.json", n_tokens)
+    if directory is not None and (config := directory / "config.json").is_file():
+        return read_stated(lambda: LlamaConfig.from_huggingface(config))
+    if directory is not None and (params := directory / "params.json").is_file():
+        return read_stated(lambda: LlamaConfig.from_params_json(params, n_tokens))
     return None
 
 

@@ -1,6 +1,6 @@
-"""Every preset, two layers of it: from Hugging Face's, Meta's and GGUF's layout the same model, saved and loaded again.
+"""Two layers of every preset, in Hugging Face's, Meta's and GGUF's layout: one model, and the same once saved.
 
-Hugging Face's files are written by transformers, GGUF's by the library gguf, Meta's by torch.save with Meta's names;
+Hugging Face's files are written by transformers, GGUF's by the library gguf, Meta's by torch.save with its names;
 rows of queries and keys are brought into Meta's order here.
 """
 
@@ -9,7 +9,6 @@ import json
 from types import SimpleNamespace
 
 import numpy as np
-import pytest
 import torch
 from conftest import randomize, relative_difference
 from folders import TOKENS, load
@@ -38,7 +37,7 @@ METAS = {"w_gate": "w1", "w_down": "w2", "w_up": "w3"}
 
 
 def in_metas_order(theirs: LlamaForCausalLM, head_dim: int) -> dict[str, torch.Tensor]:
-    """Weights by our names: row 2i of a head is its i-th in Hugging Face's, row 2i + 1 the i-th of its second half."""
+    """Weights by our names: row 2i of a head is its i-th in theirs, row 2i + 1 the i-th of its second half."""
     weights = {}
     for name, weight in theirs.state_dict().items():
         for old, new in OURS.items():
@@ -88,7 +87,7 @@ def write_all(config: dl.LlamaConfig, tmp_path) -> tuple[LlamaForCausalLM, dict]
 
 
 def test_three_layouts_of_a_preset_are_one_model_and_stay_it(shrunk, request, tmp_path, monkeypatch):
-    """Meta's params.json leaves scaling, tying and context to the preset of the same widths, here the shrunk one."""
+    """Meta's params.json leaves scaling, tying and context to the preset of these widths: the shrunk one."""
     numbers = {field.name: getattr(shrunk, field.name) for field in dataclasses.fields(shrunk)}
     scaling = shrunk.rope_scaling and dataclasses.asdict(shrunk.rope_scaling)
     numbers.pop("head_dim")  # dim / n_heads in every preset
