@@ -80,8 +80,8 @@ def read_gguf_config(path: Path) -> LlamaConfig:
 def _config(path: Path, settings: dict[str, Any], places: dict[str, Place]) -> LlamaConfig:
     if (n_files := settings.get("split.count", 1)) not in (0, 1):
         raise ValueError(
-            f"{path} is one of {shown(n_files)} files of a model, and one is read here: join them with the program "
-            "llama-gguf-split of llama.cpp, with --merge"
+            f"{path} is one of {shown(n_files)} files of a model, and one is read here: join them with "
+            "llama-gguf-split --merge, a program of llama.cpp"
         )
     embedding, factors = places.get(NAMES.theirs("tok_embeddings.weight")), places.get(_ROPE_FACTORS)
     if embedding is None:

@@ -97,8 +97,8 @@ def _cat(what: str, parts: list[Stored], axis: int, keep: bool = False) -> Tenso
         same_start = torch.equal(piece[:1], pieces[0][:1])  # most often no more than this need be read
         if same_start and torch.equal(piece, pieces[0]) and bool((piece != piece.flatten()[0]).any()):
             raise ValueError(
-                f"{what} has the same weights in consolidated.00.pth and consolidated.{i:02d}.pth, which should be "
-                "two parts of it: download the checkpoint again"
+                f"{what} has the same weights in consolidated.00.pth and consolidated.{i:02d}.pth, which should "
+                "be two parts of it: download the checkpoint again"
             )
     return torch.cat(pieces, dim=axis)  # a copy, kept or not
 

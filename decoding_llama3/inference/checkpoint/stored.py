@@ -56,7 +56,7 @@ class Checkpoint:
 
 
 def read_stated(read: Callable[[], LlamaConfig]) -> LlamaConfig:
-    """What `read` makes of a file; a wrong type in it is the file's fault, no wrong call, so it raises ValueError."""
+    """What `read` makes of a file; a wrong type in it is no wrong call, so it raises ValueError."""
     try:
         return read()
     except TypeError as error:
