@@ -11,7 +11,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # An exhibit of the museum is shown to a reader as shortly as such a mistake is written.
 ANNOTATED = [path for path in FILES if path.parent.name != "exhibits"]
 BUILT_IN = ("__init__", "__post_init__", "__call__")
-COMMANDS = {"bench", "chat", "download"}  # a command's docstring is its help: its errors end in a sentence
+# A command's docstring is its help: its errors end in a sentence.
+COMMANDS = {"bench", "chat", "download", "export"}
 
 
 def public_functions(tree: ast.Module) -> Iterator[tuple[ast.FunctionDef, str]]:

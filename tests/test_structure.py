@@ -207,8 +207,8 @@ def test_each_notebook_has_its_component_test_and_figures(path):
         assert (ROOT / file).is_file(), file
     figures = f"decoding_llama3/lessons/figures/{stem}.py"
     assert (ROOT / figures).is_file(), figures
-    used = f"from decoding_llama3.lessons.figures import {stem}"
-    assert used in path.read_text(encoding="utf-8"), used
+    used = rf"from decoding_llama3\.lessons\.(figures|looks) import {stem}\b"
+    assert re.search(used, path.read_text(encoding="utf-8")), used
 
 
 def test_data_is_small_enough_to_come_with_the_package():

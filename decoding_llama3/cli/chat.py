@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from decoding_llama3.cli.conversation import Conversation
 from decoding_llama3.cli.generate import check_text, seed_of
-from decoding_llama3.cli.models import load, say_if_base
+from decoding_llama3.cli.models import load, say_chat_format
 from decoding_llama3.cli.options import (
     TEXT,
     Compile,
@@ -56,7 +55,7 @@ def chat(
     if checkpoint == "tiny":
         raise ValueError("tiny has never seen a chat, only tales: use 'generate', or give an instruct model")
     model, tokens_of = load(checkpoint, tokenizer, device, dtype, quantize, compile)
-    say_if_base(Path(checkpoint))
+    say_chat_format(checkpoint, tokens_of)
     system = system and check_text("the system message", system)
     conversation = Conversation(tokens_of, model.config.max_seq_len, tokens, system)
     talk = _Talk(model, compile, conversation, tokens, temperature, top_p, seed_of(seed, temperature))

@@ -12,6 +12,7 @@ from decoding_llama3.cli.compare import compare
 from decoding_llama3.cli.download import download
 from decoding_llama3.cli.errors import SentencesForErrors
 from decoding_llama3.cli.evaluate import evaluate
+from decoding_llama3.cli.export import export
 from decoding_llama3.cli.generate import generate
 from decoding_llama3.cli.info import info
 from decoding_llama3.cli.list_models import models
@@ -27,7 +28,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"]},
     help="Llama 3, small enough to read.",
 )
-for command in (generate, chat, info, models, download, verify, compare, bench, prepare, train, ablate, evaluate):
+RUN = (generate, chat, info, models, download, export, verify, compare, bench)
+TRAIN = (prepare, train, ablate, evaluate)
+for command in (*RUN, *TRAIN):
     app.command()(command)
 
 

@@ -109,14 +109,28 @@ def read_texts(folder: Path, held_out: str) -> Corpus:
     return texts
 
 
-def say_if_base(directory: Path) -> None:
-    """Hugging Face's directories have a chat template if the model was taught to chat; Meta's do not say it."""
+def say_chat_format(checkpoint: str, tokenizer: dl.Tokenizer) -> None:
+    """Say in which format a chat is written, and whether the model seems to be one that was not taught to chat."""
+    template = getattr(tokenizer, "template", None)
+    taken = template.source if template else "Llama 3's format"
+    note(f"chat format: {taken}")
+    directory = Path(checkpoint)
     file = directory / "tokenizer_config.json"
-    if not file.is_file() or any(
-        (directory / name).exists() for name in ("chat_template.jinja", "chat_template.json")
-    ):
-        return
-    if not read_json(file, file.name)[0].get("chat_template"):
-        note(
-            f"{directory} has no chat template: a base model, not taught to chat, may ramble; 'generate' suits it"
-        )
+    of_meta = (directory / "params.json").is_file() and not (directory / "config.json").is_file()
+    base = _is_base(directory) if of_meta else file.is_file() and not _has_template(directory)
+    if base:
+        found = "is not called a chat or instruct model" if of_meta else "has no chat template"
+        note(f"{directory} {found}: a base model, not taught to chat, may ramble; 'generate' suits it")
+
+
+def _is_base(directory: Path) -> bool:
+    """By its name: Meta's files do not say it, but folders are called Llama-3.1-8B and Llama-3.1-8B-Instruct."""
+    path = directory.resolve()
+    name = (path.parent if path.name == "original" else path).name.lower()
+    return "llama" in name and not any(word in name for word in ("chat", "instruct"))
+
+
+def _has_template(directory: Path) -> bool:
+    if any((directory / name).exists() for name in ("chat_template.jinja", "chat_template.json")):
+        return True
+    return bool(read_json(directory / "tokenizer_config.json", "tokenizer_config.json")[0].get("chat_template"))

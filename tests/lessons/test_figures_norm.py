@@ -72,7 +72,7 @@ def test_slopes_touch_the_loss_with_its_derivative():
 
 def test_growth_ends_where_a_stack_overflows():
     sizes = {"with norms": [[1.0, 2.0, 3.0]], "without": [[1.0, 1e20, math.inf]]}
-    (ax,) = figures.draw_growth(sizes, "title").axes
+    (ax,) = figures.draw_overflow(sizes, "title").axes
     calm, wild = lines(ax)[:2]
     assert calm == [1, 2, 3]
     assert wild[:2] == [1, 1e20]

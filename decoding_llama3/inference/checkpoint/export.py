@@ -15,15 +15,23 @@ from decoding_llama3.inference.checkpoint.huggingface import CONFIG, INDEX, NAME
 from decoding_llama3.inference.checkpoint.rows import split_pairs
 from decoding_llama3.inference.checkpoint.stored import check_dtype
 from decoding_llama3.inference.empty import empty_model
+from decoding_llama3.inference.tokenizers.export import GENERATION, tokenizer_files
 from decoding_llama3.json_files import shown
+from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
 
+_OF_A_TOKENIZER = (  # what is found in a folder before or beside the files that are written
+    "tokenizer*",
+    "original/tokenizer*",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+)
 _OF_ANOTHER = (  # by these, transformers or `load_model` would read another model or other ids than were saved
     INDEX,
     "model-*-of-*.safetensors",
     "pytorch_model*",
     "adapter_*",
-    "generation_config.json",
     "params.json",
     "consolidated.*",
 )
@@ -35,40 +43,77 @@ def save_huggingface(
     dtype: torch.dtype | None = None,
     bos_token_id: int | None = None,
     eos_token_id: int | Sequence[int] | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> None:
     """Write config.json and model.safetensors, readable by `load_model` and by transformers.
 
+    With a `tokenizer`, its files too: vocabulary, chat template, and in generation_config.json all ids that end a
+    text. `load_tokenizer` and transformers read the same ids from them.
+
     Weights are stored in `dtype`, or as they are; those of an int8 model are rows times scales, multiplied out and
-    rounded to the dtype of its norms. A model does not know its tokenizer: without ids, null is written.
+    rounded to the dtype of its norms. A model does not know its tokenizer: without one and without ids, null is
+    written.
     An earlier pair of files is replaced: who reads it meanwhile, or after a kill, finds a whole pair or no config.
     Raises ValueError for a model that is not that of its configuration, for a dtype that weights are not stored in
-    (TypeError if it is none), and for a directory with files of another model; OSError if it cannot be written.
+    (TypeError if it is none), for a tokenizer with more tokens than the model has rows, and for a directory with
+    files of another model or tokenizer; OSError if it cannot be written.
     """
     if dtype is not None:
         check_dtype(dtype)
-    directory = Path(directory)
-    _check_directory(directory)
+    directory, others = Path(directory), {}
+    if tokenizer is not None:
+        others = _tokenizer_files(tokenizer, model.config)
+        bos_token_id = tokenizer.bos_id if bos_token_id is None else bos_token_id
+        eos_token_id = tokenizer.stop_ids if eos_token_id is None else eos_token_id
+    _check_directory(directory, others)
     tensors = _tensors(model, dtype)
     stored_as = str(tensors["model.embed_tokens.weight"].dtype).removeprefix("torch.")
     config = huggingface_settings(model.config) | {
         "bos_token_id": bos_token_id,  # a key that is absent would mean 1, and 2 below
-        "eos_token_id": eos_token_id,
+        "eos_token_id": _one_or_all(eos_token_id),
         "dtype": stored_as,
         "torch_dtype": stored_as,
     }
     directory.mkdir(parents=True, exist_ok=True)
+    _write_others(directory, others)
     _write(directory, json.dumps(config, indent=2) + "\n", tensors)
 
 
-def _check_directory(directory: Path) -> None:
+def _tokenizer_files(tokenizer: Tokenizer, config: LlamaConfig) -> dict[str, bytes]:
+    if tokenizer.n_vocab > config.vocab_size:
+        raise ValueError(
+            f"the tokenizer has {tokenizer.n_vocab} tokens, but the model has {config.vocab_size} rows for them: "
+            "save a model with its own tokenizer"
+        )
+    return tokenizer_files(tokenizer)
+
+
+def _one_or_all(ids: int | Sequence[int] | None) -> int | Sequence[int] | None:
+    return ids[0] if isinstance(ids, Sequence) and len(ids) == 1 else ids
+
+
+def _write_others(directory: Path, files: dict[str, bytes]) -> None:
+    """Before the model: config.json, which makes a folder a checkpoint, comes last."""
+    for name, content in files.items():
+        new = directory / f"{name}.partial"
+        try:
+            new.write_bytes(content)
+            new.replace(directory / name)
+        finally:
+            new.unlink(missing_ok=True)
+
+
+def _check_directory(directory: Path, own: dict[str, bytes]) -> None:
+    """Raise ValueError if the model, or with `own` files its tokenizer, would be read from another file."""
     if directory.exists() and not directory.is_dir():
         raise ValueError(f"{directory} is a file, but a directory is needed for {CONFIG} and {WEIGHTS}")
-    others = [path.name for pattern in _OF_ANOTHER for path in sorted(directory.glob(pattern))]
-    if others:
-        raise ValueError(
-            f"{directory} holds {shown(others[0])}, with which another model would be read than is saved: save "
-            "to a new directory, or move it away"
-        )
+    patterns = (*_OF_ANOTHER, GENERATION, *(_OF_A_TOKENIZER if own else ()))
+    for path in (path for pattern in patterns for path in sorted(directory.glob(pattern))):
+        if own.get(path.name) is None or not path.is_file() or path.read_bytes() != own[path.name]:
+            raise ValueError(
+                f"{directory} holds {shown(path.name)}, with which another model would be read than is saved: "
+                "save to a new directory, or move it away"
+            )
 
 
 def _tensors(model: Transformer, dtype: torch.dtype | None) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from decoding_llama3.inference.checkpoint.gguf_config import config_in
 from decoding_llama3.inference.checkpoint.gguf_header import Place, read_header
 from decoding_llama3.inference.checkpoint.names import Names
 from decoding_llama3.inference.checkpoint.stored import Checkpoint, Stored
+from decoding_llama3.json_files import shown
 
 SUFFIX = ".gguf"
 NAMES = Names(
@@ -77,6 +78,11 @@ def read_gguf_config(path: Path) -> LlamaConfig:
 
 
 def _config(path: Path, settings: dict[str, Any], places: dict[str, Place]) -> LlamaConfig:
+    if (n_files := settings.get("split.count", 1)) not in (0, 1):
+        raise ValueError(
+            f"{path} is one of {shown(n_files)} files of a model, and one is read here: join them with "
+            "llama-gguf-split --merge, a program of llama.cpp"
+        )
     embedding, factors = places.get(NAMES.theirs("tok_embeddings.weight")), places.get(_ROPE_FACTORS)
     if embedding is None:
         raise ValueError(f"{path} lacks {NAMES.theirs('tok_embeddings.weight')!r}: is it a part of a model?")

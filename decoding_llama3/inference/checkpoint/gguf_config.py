@@ -48,7 +48,7 @@ def config_in(
             f"{source} sets llama.vocab_size to {found['llama.vocab_size']}, but its embedding has {vocab_size} "
             "rows: which of the two is right, only its author knows"
         )
-    context = found["llama.context_length"]
+    context, head_dim = found["llama.context_length"], _head_dim(found, source)
     try:
         config = LlamaConfig(
             dim=found["llama.embedding_length"],
@@ -61,7 +61,7 @@ def config_in(
             rope_theta=_short(found.get("llama.rope.freq_base", 10_000.0)),
             tie_embeddings=tied,
             max_seq_len=min(context, found.get("llama.attention.sliding_window", context)),
-            head_dim=_head_dim(found, source),
+            head_dim=head_dim,
         )
     except ValueError as error:
         raise ValueError(f"{source}: {error}") from error

@@ -17,7 +17,7 @@ from decoding_llama3.inference.checkpoint.untrusted import check_file
 from decoding_llama3.json_files import shown
 
 LARGEST_HEADER, LONGEST_LIST = 64 * 2**20, 2**20  # bytes and texts; Llama 3's have 8 million and 280,147
-_USED = ("general.architecture", "general.alignment", "llama.", "tokenizer.")
+_USED = ("general.architecture", "general.alignment", "split.count", "llama.", "tokenizer.")
 _NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))
 _TEXT, _LIST = 8, 9
 

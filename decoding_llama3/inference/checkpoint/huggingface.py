@@ -11,7 +11,7 @@ from decoding_llama3.inference.checkpoint.index import read_index
 from decoding_llama3.inference.checkpoint.names import DERIVED, HUGGINGFACE_NAMES, Names
 from decoding_llama3.inference.checkpoint.rows import interleave_pairs
 from decoding_llama3.inference.checkpoint.shard import open_shard
-from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format, Stored
+from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format, Stored, read_stated
 from decoding_llama3.json_files import shown
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -30,7 +30,7 @@ _NO_SAFETENSORS = {  # what lies there in place of model.safetensors: what to do
 
 
 def _read_config(directory: Path) -> LlamaConfig:
-    return LlamaConfig.from_huggingface(directory / CONFIG)
+    return read_stated(lambda: LlamaConfig.from_huggingface(directory / CONFIG))
 
 
 def _open(directory: Path) -> Checkpoint:

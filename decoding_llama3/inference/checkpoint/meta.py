@@ -9,7 +9,7 @@ from torch import Tensor
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.checkpoint.names import META_NAMES, Names
 from decoding_llama3.inference.checkpoint.pth import open_pth
-from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format, Stored
+from decoding_llama3.inference.checkpoint.stored import Checkpoint, Format, Stored, read_stated
 from decoding_llama3.inference.empty import in_first_layer, tensor_shapes
 from decoding_llama3.json_files import shown
 
@@ -21,7 +21,7 @@ NAMES = Names(META_NAMES)
 def _read_config(directory: Path) -> LlamaConfig:
     """Llama 2's params.json leave the size of the vocabulary to the weights."""
     rows = _rows([open_pth(path) for path in _paths(directory)]) if any(directory.glob(PARTS)) else None
-    return LlamaConfig.from_params_json(directory / CONFIG, vocab_size=rows)
+    return read_stated(lambda: LlamaConfig.from_params_json(directory / CONFIG, vocab_size=rows))
 
 
 def _open(directory: Path) -> Checkpoint:
@@ -31,7 +31,7 @@ def _open(directory: Path) -> Checkpoint:
         raise ValueError(
             f"{directory}: not all parts hold {shown(min(unshared))}: are they parts of one checkpoint?"
         )
-    config = LlamaConfig.from_params_json(directory / CONFIG, vocab_size=_rows(parts))
+    config = read_stated(lambda: LlamaConfig.from_params_json(directory / CONFIG, vocab_size=_rows(parts)))
     shapes = tensor_shapes(config)
     tensors, unknown = {}, []
     for theirs in parts[0]:
@@ -72,7 +72,7 @@ def _join(what: str, parts: list[Stored], whole: tuple[int, ...] | None) -> Stor
         return Stored(whole, first.dtype, partial(_only, what, parts))
     for axis, n in enumerate(first.shape):
         if (*first.shape[:axis], n * len(parts), *first.shape[axis + 1 :]) == whole:
-            return Stored(whole, first.dtype, partial(_cat, parts, axis))
+            return Stored(whole, first.dtype, partial(_cat, what, parts, axis))
     raise ValueError(
         f"the {len(parts)} parts of {what} have the shape {first.shape} and cannot be joined to the {whole} of "
         "the configuration: are all parts there?"
@@ -91,8 +91,16 @@ def _only(what: str, parts: list[Stored], keep: bool = False) -> Tensor:
     return tensor
 
 
-def _cat(parts: list[Stored], axis: int, keep: bool = False) -> Tensor:
-    return torch.cat([part.read() for part in parts], dim=axis)  # a copy, kept or not
+def _cat(what: str, parts: list[Stored], axis: int, keep: bool = False) -> Tensor:
+    pieces = [part.read() for part in parts]
+    for i, piece in enumerate(pieces[1:], start=1):
+        same_start = torch.equal(piece[:1], pieces[0][:1])  # most often no more than this need be read
+        if same_start and torch.equal(piece, pieces[0]) and bool((piece != piece.flatten()[0]).any()):
+            raise ValueError(
+                f"{what} has the same weights in consolidated.00.pth and consolidated.{i:02d}.pth, which should "
+                "be two parts of it: download the checkpoint again"
+            )
+    return torch.cat(pieces, dim=axis)  # a copy, kept or not
 
 
 META = Format(CONFIG, PARTS, _read_config, _open)

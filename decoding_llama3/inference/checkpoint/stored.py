@@ -77,6 +77,14 @@ class Checkpoint:
     unknown: tuple[str, ...] = ()
 
 
+def read_stated(read: Callable[[], LlamaConfig]) -> LlamaConfig:
+    """What `read` makes of a file; a wrong type in it is no wrong call, so it raises ValueError."""
+    try:
+        return read()
+    except TypeError as error:
+        raise ValueError(f"{error}: download the file again, or correct it") from None
+
+
 @dataclass(frozen=True)
 class Format:
     """How checkpoints of one format are found in a directory and opened; both functions raise ValueError."""

@@ -1,6 +1,6 @@
 """The tokenizer in the settings of a GGUF file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from decoding_llama3.inference.tokenizers.library import LibraryTokenizer
 from decoding_llama3.inference.tokenizers.model import ModelTokenizer
 from decoding_llama3.inference.tokenizers.needed import needed
 from decoding_llama3.inference.tokenizers.pieces import CONTROL, UNKNOWN, USER_DEFINED, PieceTokenizer, piece_model
+from decoding_llama3.inference.tokenizers.ranks import RankTokenizer, ranks_in
 from decoding_llama3.inference.tokenizers.template import ChatTemplate
 from decoding_llama3.json_files import shown
 from decoding_llama3.tokenizer import SPLIT_PATTERN
@@ -32,8 +33,7 @@ def gguf_tokenizer(path: Path) -> ModelTokenizer:
     raise ValueError(f"{path} has a tokenizer of the kind {shown(kind)}; 'gpt2' and 'llama' are known here")
 
 
-def _byte_level(settings: dict[str, Any], path: Path) -> LibraryTokenizer:
-    library: Any = needed("tokenizers", f"the tokenizer of {path}")
+def _byte_level(settings: dict[str, Any], path: Path) -> ModelTokenizer:
     split = _SPLITS.get(settings.get("pre", ""))
     if split is None:
         raise ValueError(
@@ -46,17 +46,34 @@ def _byte_level(settings: dict[str, Any], path: Path) -> LibraryTokenizer:
     for merge in merges:
         if len(merge) != 2 or any(part not in vocabulary for part in (*merge, "".join(merge))):
             raise ValueError(f"{path} is damaged: the merge {shown(merge)} makes no token; download it again")
+    special = {token: i for i, token in enumerate(tokens) if kinds[i] in (CONTROL, UNKNOWN)}
+    what = {"special_ids": special, **_ends(settings, path)}
+    if split is _llama3 and USER_DEFINED not in kinds:
+        ordinary = {token: i for token, i in vocabulary.items() if token not in special}
+        if (ranks := ranks_in(ordinary, merges)) is not None:
+            return RankTokenizer(ranks, **what)
+    return LibraryTokenizer(_library_tokenizer(vocabulary, merges, split, kinds, path), True, **what)
+
+
+def _library_tokenizer(
+    vocabulary: dict[str, int],
+    merges: list[tuple[str, ...]],
+    split: Callable[[Any, Any], Any],
+    kinds: Sequence[int],
+    path: Path,
+) -> Any:
+    library: Any = needed("tokenizers", f"the tokenizer of {path}")
     model = library.models.BPE(vocabulary, merges, ignore_merges=split is _llama3)
     tokenizer = library.Tokenizer(model)
     tokenizer.pre_tokenizer = split(library.pre_tokenizers, library.Regex)
+    tokenizer.decoder = library.decoders.ByteLevel()
     added = library.AddedToken
-    for token, kind in zip(tokens, kinds, strict=True):
+    for token, kind in zip(vocabulary, kinds, strict=True):
         if kind in (CONTROL, UNKNOWN):
             tokenizer.add_special_tokens([added(token, special=True, normalized=False)])
         elif kind == USER_DEFINED:
             tokenizer.add_tokens([added(token, special=False, normalized=False)])
-    special = {token: i for i, token in enumerate(tokens) if kinds[i] in (CONTROL, UNKNOWN)}
-    return LibraryTokenizer(tokenizer, True, special_ids=special, **_ends(settings, path))
+    return tokenizer
 
 
 def _smollm(pre: Any, _: Any) -> Any:

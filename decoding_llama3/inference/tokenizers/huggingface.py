@@ -6,18 +6,46 @@ from typing import Any
 
 from decoding_llama3.inference.checkpoint.untrusted import check_file
 from decoding_llama3.inference.tokenizers.library import LibraryTokenizer
+from decoding_llama3.inference.tokenizers.llama3_json import llama3_vocabulary
+from decoding_llama3.inference.tokenizers.model import ModelTokenizer
 from decoding_llama3.inference.tokenizers.needed import needed
+from decoding_llama3.inference.tokenizers.ranks import RankTokenizer
 from decoding_llama3.inference.tokenizers.template import ChatTemplate
 from decoding_llama3.json_files import read_json, shown
 
 LARGEST_FILE = 64 * 2**20  # bytes; the tokenizer.json of Llama 3.1 has 17 million
 
 
-def json_tokenizer(file: Path, directory: Path) -> LibraryTokenizer:
-    """The tokenizer of a tokenizer.json, as the library tokenizers runs it; ValueError where it is damaged."""
+def json_tokenizer(file: Path, directory: Path) -> ModelTokenizer:
+    """The tokenizer of a tokenizer.json: Llama 3's as tiktoken runs it, another as the library tokenizers does.
+
+    A damaged file raises ValueError.
+    """
+    check_file(file)
+    content = read_json(file, file.name, LARGEST_FILE)[0]
+    settings = _settings(directory, "tokenizer_config.json")
+    what = {"template": chat_template(directory), "stop_ids": stop_ids(directory)}
+    if (llama3 := llama3_vocabulary(content)) is not None:
+        ids = llama3.special_ids
+        bos, eos = (ids.get(_name_of(settings.get(f"{kind}_token")) or "") for kind in ("bos", "eos"))
+        return RankTokenizer(llama3.ranks, special_ids=ids, **_ends(llama3.first, bos, eos, settings), **what)
+    tokenizer, first = _of_library(file)
+    special = {
+        entry["content"]: entry["id"]
+        for entry in content.get("added_tokens") or ()
+        if isinstance(entry, dict) and entry.get("special") and isinstance(entry.get("content"), str)
+    }
+    bos, eos = (_id_of(settings.get(f"{kind}_token"), tokenizer) for kind in ("bos", "eos"))
+    is_byte_level = _is_byte_level(content.get("decoder"), file)
+    return LibraryTokenizer(
+        tokenizer, is_byte_level, special_ids=special, **_ends(first, bos, eos, settings), **what
+    )
+
+
+def _of_library(file: Path) -> tuple[Any, int | None]:
+    """The tokenizer of the library, and the token that it puts before a text, if it does."""
     library: Any = needed("tokenizers", f"{file}")
     text = _text(file)
-    content = read_json(file, file.name, LARGEST_FILE)[0]
     try:
         tokenizer = library.Tokenizer.from_str(text)
         first = tokenizer.encode("", add_special_tokens=True).ids[:1]
@@ -25,35 +53,34 @@ def json_tokenizer(file: Path, directory: Path) -> LibraryTokenizer:
         raise
     except BaseException as error:  # the library's panics are no Exception
         raise ValueError(f"{file} is damaged or of an unknown kind ({shown(str(error), 120)})") from None
-    special = {
-        entry["content"]: entry["id"]
-        for entry in content.get("added_tokens") or ()
-        if isinstance(entry, dict) and entry.get("special") and isinstance(entry.get("content"), str)
-    }
-    settings = _settings(directory, "tokenizer_config.json")
-    bos, eos = (_id_of(settings.get(f"{kind}_token"), tokenizer) for kind in ("bos", "eos"))
-    return LibraryTokenizer(
-        tokenizer,
-        _is_byte_level(content.get("decoder"), file),
-        special_ids=special,
-        bos_id=first[0] if first else bos,
-        eos_id=eos,
-        adds_bos=bool(first) or settings.get("add_bos_token") is True,
-        template=chat_template(directory),
-        stop_ids=[token for token in stop_ids(directory) if token < tokenizer.get_vocab_size()],
-    )
+    return tokenizer, first[0] if first else None
 
 
-def added_names(file: Path) -> list[tuple[int, str]]:
-    """Ids and names of the tokens under added_tokens in a tokenizer.json, none where there is no such file.
+def _ends(first: int | None, bos: int | None, eos: int | None, settings: dict[str, Any]) -> dict[str, Any]:
+    """Where texts begin and end: as the tokenizer.json says, and else as the settings beside it do."""
+    adds_bos = first is not None or settings.get("add_bos_token") is True
+    return {"bos_id": bos if first is None else first, "eos_id": eos, "adds_bos": adds_bos}
 
-    A damaged file raises ValueError.
+
+def added_names(directory: Path) -> list[tuple[int, str]]:
+    """Ids and names of the tokens that a tokenizer.json lists under added_tokens.
+
+    Without such a file, of those under added_tokens_decoder in a tokenizer_config.json. A damaged file raises
+    ValueError.
     """
-    # Llama 3 in Hugging Face's format has no other list of them: it never had a slow tokenizer.
-    if not file.is_file():
-        return []
-    entries = read_json(file, file.name, LARGEST_FILE)[0].get("added_tokens")
-    names = []
+    # Llama 3 in Hugging Face's format has only the first list: it never had a slow tokenizer.
+    file, names = directory / "tokenizer.json", []
+    if file.is_file():
+        entries = read_json(file, file.name, LARGEST_FILE)[0].get("added_tokens")
+    else:
+        file = directory / "tokenizer_config.json"
+        decoder = _settings(directory, file.name).get("added_tokens_decoder", {})
+        if not isinstance(decoder, dict):
+            raise ValueError(f"{file} sets added_tokens_decoder to {shown(decoder)}, expected an object")
+        entries = [
+            {**entry, "id": int(token)} if isinstance(entry, dict) and token.isdecimal() else {token: entry}
+            for token, entry in decoder.items()
+        ]
     for entry in entries if isinstance(entries, list) else [entries]:
         if not (isinstance(entry, dict) and type(entry.get("id")) is int and _is_text(entry.get("content"))):
             found = shown(entry)
@@ -106,6 +133,17 @@ def stop_ids(directory: Path | None) -> list[int]:
     return []
 
 
+def stated_ends(directory: Path | None) -> dict[str, Any]:
+    """What a tokenizer_config.json says beside a tokenizer.model: the names of bos and eos, and whether bos is put
+    before texts; nothing where it says nothing.
+    """
+    settings = {} if directory is None else _settings(directory, "tokenizer_config.json")
+    names = {f"{kind}_name": _name_of(settings.get(f"{kind}_token")) for kind in ("bos", "eos")}
+    adds = settings.get("add_bos_token")
+    stated = {key: name for key, name in names.items() if name}
+    return stated | {"adds_bos": adds} if isinstance(adds, bool) else stated
+
+
 def _settings(directory: Path, name: str) -> dict[str, Any]:
     return read_json(directory / name, name)[0] if (directory / name).is_file() else {}
 
@@ -120,10 +158,15 @@ def _text(file: Path) -> str:
         raise ValueError(f"{file} is not UTF-8 text: download it again") from None
 
 
-def _id_of(token: object, tokenizer: Any) -> int | None:
-    """The id of a special token, which settings hold as its text, or as an object with its text."""
+def _name_of(token: object) -> str | None:
+    """The name of a special token, which settings hold as its text, or as an object with its text."""
     name = token.get("content") if isinstance(token, dict) else token
-    return tokenizer.token_to_id(name) if isinstance(name, str) else None
+    return name if isinstance(name, str) else None
+
+
+def _id_of(token: object, tokenizer: Any) -> int | None:
+    name = _name_of(token)
+    return None if name is None else tokenizer.token_to_id(name)
 
 
 def _is_byte_level(decoder: object, file: Path) -> bool:

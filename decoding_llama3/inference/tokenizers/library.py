@@ -27,6 +27,8 @@ class LibraryTokenizer(ModelTokenizer):
         n_vocab = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         super().__init__(n_vocab, **what)
         tokenizer.encode_special_tokens = True  # their names in a text stay text
+        tokenizer.no_truncation()  # which a file may ask for: the end of a text would be lost in silence
+        tokenizer.no_padding()
         self.library, self.byte_level = tokenizer, byte_level
 
     def encode_ordinary(self, text: str) -> list[int]:

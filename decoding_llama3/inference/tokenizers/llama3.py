@@ -13,8 +13,7 @@ class Llama3Tokenizer(Tokenizer):
     def __init__(self, path: Path, added_tokens: Sequence[str] = (), directory: Path | None = None) -> None:
         super().__init__(path, added_tokens)
         self.template = chat_template(directory)
-        stated = [token for token in stop_ids(directory) if token < self.n_vocab]
-        self.stop_ids = tuple(sorted({*self.stop_ids, *stated}))
+        self.stop_ids = tuple(sorted({*self.stop_ids, *stop_ids(directory)}))
 
     def encode_chat(self, messages: Iterable[dict]) -> list[int]:
         """Ids of messages, up to where the next answer starts; ValueError where the template refuses them."""

@@ -64,7 +64,7 @@ class ModelTokenizer(Tokenizer):
         Raises TypeError where `text` is no string, or `bos` or `eos` not True or False.
         """
         self._check_encode(text, bos, eos)
-        text = text.encode("utf-8", errors="replace").decode() if not text.isascii() else text
+        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace") if not text.isascii() else text
         if lost := self.characters_without_token(text):
             shown = ", ".join(map(ascii, lost[:5])) + (f" and {len(lost) - 5} more" if len(lost) > 5 else "")
             warnings.warn(f"the model has no token for {shown}: lost from the text", stacklevel=2)

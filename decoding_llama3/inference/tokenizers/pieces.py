@@ -2,7 +2,7 @@
 
 import re
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,12 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)  # as sentenc
 
 
 class PieceTokenizer(ModelTokenizer):
-    """A SentencePiece model, given as the bytes of its file; ValueError where they are none."""
+    """A SentencePiece model, given as the bytes of its file; ValueError where they are none.
 
-    def __init__(self, model: bytes, source: str, **what: Any) -> None:
+    `stated` is what `stated_ends` found beside the file.
+    """
+
+    def __init__(self, model: bytes, source: str, stated: Mapping[str, Any] | None = None, **what: Any) -> None:
         library = needed("sentencepiece", "the tokenizer of a Llama 2 or Mistral")
         try:
             self.processor = library.SentencePieceProcessor(model_proto=model)
@@ -27,15 +30,17 @@ class PieceTokenizer(ModelTokenizer):
         n = self.processor.get_piece_size()
         if n == 0:
             raise ValueError(f"{source} is damaged: a SentencePiece model without pieces; download it again")
-        special = {self.processor.id_to_piece(i): i for i in range(n) if self._is_special(i)}
-        bos, eos = self.processor.bos_id(), self.processor.eos_id()
+        special: dict[str, Any] = {self.processor.id_to_piece(i): i for i in range(n) if self._is_special(i)}
+        stated = stated or {}
+        bos = special.get(stated.get("bos_name", ""), self.processor.bos_id())
+        eos = special.get(stated.get("eos_name", ""), self.processor.eos_id())
         super().__init__(
             n,
             special,
             **{
                 "bos_id": bos if bos >= 0 else None,
                 "eos_id": eos if eos >= 0 else None,
-                "adds_bos": bos >= 0,
+                "adds_bos": stated.get("adds_bos", bos >= 0),
                 **what,
             },
         )

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from decoding_llama3.inference.tokenizers.formats import FORMATS
 from decoding_llama3.inference.tokenizers.needed import needed
 from decoding_llama3.inference.tokenizers.render import Refused, render
 from decoding_llama3.json_files import shown
@@ -28,7 +29,10 @@ _IDS = re.compile(f"{_MARK}\\d+{_MARK}")
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """A template and where it is from. More than 64 KB, or none at all, raises ValueError."""
+    """A template and where it is from, a file or the model that has this format.
+
+    More than 64 KB, or none at all, raises ValueError.
+    """
 
     text: str
     source: str
@@ -65,7 +69,7 @@ class ChatTemplate:
     def _render(self, variables: dict[str, Any]) -> str:
         needed("jinja2", "a chat template")
         variables = {"add_generation_prompt": True, "tools": None, "documents": None} | variables
-        if hashlib.sha256(self.text.encode()).hexdigest() in _KNOWN:
+        if self.text in FORMATS or hashlib.sha256(self.text.encode()).hexdigest() in _KNOWN:
             try:
                 return render(self.text, variables)
             except Refused as refusal:

@@ -68,7 +68,7 @@ def draw_precision(
     return figure
 
 
-def draw_growth(sizes: Mapping[str, Sequence[Sequence[float]]], title: str) -> Figure:
+def draw_overflow(sizes: Mapping[str, Sequence[Sequence[float]]], title: str) -> Figure:
     """The size of the stream after each block, a line for each stack; a line ends where it overflows."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
     for (name, rows), colour in zip(sizes.items(), (style.NORM, style.WRONG, style.GATE), strict=False):

@@ -144,7 +144,7 @@ def growth(draws: int = 5) -> None:
         f"Without norms all {draws} stacks overflow by block {max(lost)}; with norms they grow {grown:.1f} times"
     )
     alt = "The size of the stream by block: flat with norms, a wall without, a straight line without products."
-    show_figure(figures.draw_growth(sizes, title), alt)
+    show_figure(figures.draw_overflow(sizes, title), alt)
 
 
 def bars(subject: Subject, text: str, block: int) -> None:
