@@ -143,8 +143,7 @@ def _finish(
 ) -> None:
     out, corpus, settings = run.out, run.corpus, run.settings
     try:
-        ids = {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
-        save_huggingface(model.eval(), out, dtype=torch.bfloat16, **ids)
+        save_huggingface(model.eval(), out, torch.bfloat16, tokenizer.bos_id, tokenizer.eos_id)
     except (OSError, SafetensorError) as error:
         raise ValueError(
             f"the model cannot be written into {out} ({error}): make room, and run it again"

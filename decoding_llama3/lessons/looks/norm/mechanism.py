@@ -80,13 +80,12 @@ def plane(cloud: Float[Tensor, "points 2"], moved: float, stretched: float) -> F
     return figures.draw_plane(points, *kept, title)
 
 
-def timings(tokens: int = 512, repeats: int = 15) -> None:
-    """The median time of three norms for some tokens of an 8B, on this machine."""
-    x, ours = torch.randn(tokens, 4096, generator=torch.Generator().manual_seed(0)), RMSNorm(4096, 1e-5)
-    torch.testing.assert_close(ours(x), F.rms_norm(x, (4096,), eps=1e-5))
+def timings(x: Float[Tensor, "tokens dim"], repeats: int = 15) -> None:
+    """The median time of three norms for these tokens, on this machine."""
+    size, ours = x.shape[-1:], RMSNorm(x.shape[-1], 1e-5)
     ways = {
-        "LayerNorm, one kernel": lambda: F.layer_norm(x, (4096,)),
-        "RMSNorm, one kernel": lambda: F.rms_norm(x, (4096,)),
+        "LayerNorm, one kernel": lambda: F.layer_norm(x, size),
+        "RMSNorm, one kernel": lambda: F.rms_norm(x, size),
         "RMSNorm, the package's lines": lambda: ours(x),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -96,7 +95,7 @@ def timings(tokens: int = 512, repeats: int = 15) -> None:
             way()
             seconds[name].append(time.perf_counter() - start)
     rows = [[name, f"{1e3 * statistics.median(times):.2f} ms"] for name, times in seconds.items()]
-    show_table(rows, [f"{tokens} tokens, float32", f"median of {repeats}"])
+    show_table(rows, [f"{len(x)} tokens, float32", f"median of {repeats}"])
 
 
 def precision(naive: Callable[[Tensor], Tensor], right: Callable[[Tensor], Tensor]) -> None:
@@ -207,8 +206,11 @@ def after_norm(size: float, eps: float) -> float:
     return size / math.sqrt(size * size + eps)
 
 
-def gradients(depths: Sequence[int] = (2, 6, 12, 24), draws: int = 3) -> None:
-    """The gradient that reaches block 0 before any training, with norms before the parts and after the sums."""
+def gradients(depths: Sequence[int] = (2, 6, 12, 24), draws: int = 3) -> dict[str, float]:
+    """The gradient that reaches block 0 before any training, with norms before the parts and after the sums.
+
+    Returns how many times w_gate's grows from the fewest blocks to the most, by the place of the norm.
+    """
     matrices = {"feed-forward, w_gate": "feed_forward.w_gate", "attention, wq": "attention.wq"}
     sizes = {label: {"before the parts": [], "after the sums": []} for label in matrices}
     for n_layers in depths:
@@ -226,6 +228,7 @@ def gradients(depths: Sequence[int] = (2, 6, 12, 24), draws: int = 3) -> None:
     title = f"From 2 to {depths[-1]} blocks w_gate's gradient grows {grown[0]}; wq's {grown[1]}"
     alt = "Two panels: the gradient of a matrix of block 0 by the number of blocks, for both places of the norm."
     show_figure(figures.draw_gradients(depths, sizes, title), alt)
+    return gate
 
 
 def first_gradients(n_layers: int, norm: str, seed: int, names: Iterable[str]) -> list[float]:
