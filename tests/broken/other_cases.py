@@ -158,6 +158,7 @@ def write_gguf(path: Path, tensors: dict[str, torch.Tensor], changes: dict) -> N
         "attention.layer_norm_rms_epsilon": 1e-5,
         "rope.freq_base": 10_000.0,
         "rope.dimension_count": 8,
+        "vocab_size": 4096,
         **{name: value for name, value in changes.items() if "general" not in name and "split" not in name},
     }
     writer = gguf.GGUFWriter(path, changes.get("general.architecture", "llama"))

@@ -150,10 +150,10 @@ def rows(folder: Path, with_theirs: bool):
 
 HEAD = """# Broken and hostile checkpoints
 
-What loading each gives, in transformers {version} and here: {n} checkpoints, each a good one with one thing
-changed. `python tests/broken/table.py` builds them, loads each in a process of its own with {gigabytes} GB of
-memory and {seconds} seconds, and writes this page; a test holds that our sentences are these. "loads" means that the model was
-made, two tokens were generated here, and its tokenizer and chat template were used.
+What loading each gives, in transformers {version} with accelerate, and here: {n} checkpoints, each a good one with
+one thing changed. `python tests/broken/table.py` builds them, loads each in a process of its own with
+{gigabytes} GB of memory and {seconds} seconds, and writes this page; a test holds that our sentences are these.
+"loads" means that the model was made, two tokens were generated here, and its tokenizer and chat template used.
 
 Some load because nothing is wrong with them: another encoding of the same text, a link into a cache, weights in
 several dtypes. Two of Meta's parts exchanged load although they are wrong, because nothing in them says which is

@@ -142,6 +142,14 @@ CALLS = {
         ("compare tiny {place}/deep", "nested"),
         ("compare tiny tiny tiny", "unexpected extra argument"),
     ],
+    "export": [
+        ("export", "missing argument 'source'"),
+        ("export tiny", "missing argument 'target'"),
+        ("export nowhere out", "no directory nowhere"),
+        ("export tiny .", "TARGET . is not empty: give a new folder"),
+        ("export tiny out --dtype int4", "dtype is one of float32"),
+        ("export tiny out --tokenizer llama3", "has 128256 tokens, but the model in"),
+    ],
     "bench": [
         ("bench tiny --random 125m", "found a checkpoint (tiny) and --random 125m"),
         ("bench --random 7b", "no preset is called '7b'"),
