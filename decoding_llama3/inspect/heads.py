@@ -4,7 +4,7 @@ Induction heads, which continue a text as it went on before: Olsson et al. 2022,
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -23,7 +23,13 @@ from decoding_llama3.transformer import Transformer
 
 
 def repeated_random_tokens(
-    ids: range, bos_id: int, *, batch: int, seq: int, generator: torch.Generator, periods: range = range(16, 65)
+    ids: Sequence[int],
+    bos_id: int,
+    *,
+    batch: int,
+    seq: int,
+    generator: torch.Generator,
+    periods: range = range(16, 65),
 ) -> tuple[Int[Tensor, "batch seq"], Int[Tensor, " batch"]]:
     """Rows of begin-of-text and random tokens, repeated until the row is full; and the period of each, in tokens.
 
@@ -37,7 +43,7 @@ def repeated_random_tokens(
             f"{periods} of periods must lie from 2 to the {len(ids)} ids drawn from: shorten them, or widen ids"
         )
     if bos_id in ids:
-        raise ValueError(f"begin-of-text, {bos_id}, is one of the {ids} to draw: leave it out of them")
+        raise ValueError(f"begin-of-text, {bos_id}, is one of the ids to draw: leave it out of them")
     if seq < 1 + 2 * longest:
         raise ValueError(f"seq {seq} is too short for two copies of {longest} tokens: take {1 + 2 * longest}")
     drawn = torch.tensor(periods)[torch.randint(len(periods), (batch,), generator=generator)]

@@ -124,10 +124,16 @@ def token_strings(ids: Int[Tensor, "*any"], tokenizer: Tokenizer) -> list[str]:
     ]
 
 
+def ordinary_ids(tokenizer: Tokenizer) -> list[int]:
+    """Ids of the tokens that stand for more than one byte of text, so for nothing special."""
+    special = set(tokenizer.special_ids.values())
+    ordinary = (token for token in range(tokenizer.n_vocab) if token not in special)
+    return [token for token in ordinary if len(tokenizer.token_bytes(token)) > 1]
+
+
 def common_words(tokenizer: Tokenizer, most: int = 3000) -> list[int]:
     """Ids of the words, or their beginnings, learned first: a space and ASCII letters; `most` at most."""
-    ordinary = sorted(set(range(256, tokenizer.n_vocab)) - set(tokenizer.special_ids.values()))
-    texts = {token: tokenizer.token_bytes(token).decode(errors="replace") for token in ordinary}
+    texts = {token: tokenizer.token_bytes(token).decode(errors="replace") for token in ordinary_ids(tokenizer)}
     return [t for t, text in texts.items() if text[:1] == " " and text[1:].isalpha() and text.isascii()][:most]
 
 

@@ -257,3 +257,12 @@ def test_what_fits_in_no_wider_way_is_read_as_int8(another_checkpoint, monkeypat
     model = show.real_model(str(another_checkpoint)).model
     assert model.output.weight.dtype == torch.int8
     assert "on cpu in int8" in capsys.readouterr().out
+
+
+def test_ordinary_tokens_are_neither_special_nor_single_bytes(smollm2):
+    tiny, real = dl.load_tokenizer("tiny"), dl.load_tokenizer("smollm2")
+    assert show.ordinary_ids(tiny) == list(range(256, tiny.bos_id))
+    ordinary = show.ordinary_ids(real)
+    assert not {real.bos_id, real.eos_id} & set(ordinary)
+    assert min(len(real.token_bytes(token)) for token in ordinary) == 2
+    assert set(real.encode(" time and again")) < set(ordinary)
