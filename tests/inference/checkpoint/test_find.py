@@ -116,3 +116,14 @@ def test_a_pipe_as_configuration_is_not_opened(tmp_path):
     os.mkfifo(tmp_path / "config.json")
     with pytest.raises(ValueError, match=r"neither config\.json"):
         load(Path(tmp_path))
+
+
+@pytest.mark.parametrize("value", ["192", True, [192]])
+def test_a_wrong_type_in_a_configuration_is_the_files_fault(model, tmp_path, value):
+    """A TypeError would say that the call is wrong."""
+    save_huggingface(model, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"hidden_size": value}))
+    for read in (load, read_config):
+        with pytest.raises(ValueError, match=r"sets hidden_size to .*, expected an integer: download the"):
+            read(tmp_path)

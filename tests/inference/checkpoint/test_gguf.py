@@ -120,6 +120,14 @@ def test_the_scaling_of_rope_is_recognised(tmp_path, factor):
         open_gguf(path)
 
 
+def test_a_part_of_a_split_model_is_refused_with_the_remedy(tmp_path):
+    _, path, _ = make(tmp_path, change=lambda writer: writer.add_uint16("split.count", 3))
+    with pytest.raises(ValueError, match=r"is one of 3 files of a model.*llama-gguf-split --merge"):
+        open_gguf(path)
+    _, path, _ = make(tmp_path, change=lambda writer: writer.add_uint16("split.count", 1))
+    open_gguf(path)
+
+
 def test_the_header_is_the_one_that_the_library_reads(tmp_path):
     def more(writer):
         writer.add_token_list(["a", "b", "größe", ""])

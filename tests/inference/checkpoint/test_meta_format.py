@@ -117,3 +117,18 @@ def test_our_names_in_a_file_of_metas_are_not_taken_for_theirs(meta_model, tmp_p
         ValueError, match=r"lacks 'layers\.0\.feed_forward\.w1\.weight' and has, .*w_gate\.weight'"
     ):
         load(tmp_path)
+
+
+def test_one_part_under_two_names_is_not_a_whole(meta_model, tmp_path):
+    """Its shapes are right, and half of every matrix is missing."""
+    save_meta(meta_model, tmp_path, parts=2)
+    (tmp_path / "consolidated.01.pth").write_bytes((tmp_path / "consolidated.00.pth").read_bytes())
+    words = r"has the same weights in consolidated\.00\.pth and consolidated\.01\.pth, which should be two parts"
+    with pytest.raises(ValueError, match=words):
+        load(tmp_path)
+
+
+def test_parts_of_zeros_may_be_the_same(meta_model, tmp_path):
+    meta_model.layers[0].attention.wo.weight.data.zero_()
+    save_meta(meta_model, tmp_path, parts=2)
+    assert torch.equal(load(tmp_path)(TOKENS), meta_model(TOKENS))
