@@ -100,13 +100,16 @@ SECTIONS = (
     "Exercises",
     "Recap",
 )
+# Of a part whose figures show tiny beside the real model: the claims come after the exercises.
+SIDE_BY_SIDE = (*SECTIONS[:6], "Exercises", "What the series says", "Recap")
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_part_has_the_same_sections_in_the_same_order(path):
     prose = "\n".join(map(source, cells(path, "markdown")))
     found = [name for name in re.findall(r"^## (.+)$", prose, flags=re.MULTILINE) if name in SECTIONS]
-    assert found == list(SECTIONS)
+    side_by_side = "lessons.looks" in source(cells(path, "code")[0])
+    assert found == list(SIDE_BY_SIDE if side_by_side else SECTIONS)
     assert "**Sources" in prose
     assert "**What this could not show" in prose
     assert "**To discuss" in prose

@@ -35,7 +35,7 @@ def test_line_ends_of_a_prompt_stay_what_they_are():
         (("generate", "x", "my:dog:folder"), "no directory my:dog:folder"),
         (("train", ".", "--out", "out", "--held-out", "x", "--repeats", "a:b:c"), "no x"),
         (("bench", "--prompts", "[red]:b:"), "found '[red]:b:'"),
-        (("info", "[b]a[/b]"), "is called [b]a[/b];"),
+        (("info", "[b]a[/b]"), "no directory [b]a[/b], nor"),
         (("bench", "--json", "a\tb/c.json"), "--json a\tb/c.json lies"),
     ],
 )

@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 
 import decoding_llama3 as dl
 from decoding_llama3.lessons import fonts, show, style
-from decoding_llama3.lessons.figures import attention, feed_forward, norm, tokenizer, transformer
+from decoding_llama3.lessons.figures import attention, feed_forward, tokenizer, transformer
 
 TEXTS = {
     "German": "ein König",
@@ -36,7 +36,6 @@ def draw_all(labels, title):
     yield attention.draw_cache([torch.ones(n + 1, 8)] * 2, [1, n], labels, 4)
     yield feed_forward.draw_activations(torch.randn(4, n), range(4), labels, title)
     yield feed_forward.draw_text(line, labels, title)
-    yield norm.draw_share(square, list(map(str, range(n))), labels, title)
     yield tokenizer.draw_next(torch.full((n,), 0.5 / n), labels, title)
     yield tokenizer.draw_cuts({1: pieces}, title)
     yield transformer.draw_lens([labels], torch.full((1, n), 0.5), labels, [0], title)

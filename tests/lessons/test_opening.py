@@ -39,7 +39,7 @@ def names_in(source: str) -> tuple[set[str], set[str]]:
 
 def cells_that_need(name: str, sources: list[str]) -> list[str]:
     """The cells whose values depend on `name`, and all that these need."""
-    sources = [source.replace("%pip", "pass  #") for source in sources]
+    sources = [source.replace("%pip", "pass  #").replace("!decoding-llama3", "pass  #") for source in sources]
     depends, chosen = {name}, set()
     for i, source in enumerate(sources):
         reads, defines = names_in(source)

@@ -166,7 +166,7 @@ def bars(subject: Subject, text: str, block: int) -> None:
 
 def squares(x: Sequence[float]) -> None:
     """A vector of a few numbers, their squares, and the mean of these."""
-    values = torch.tensor(x, dtype=torch.float32)
+    values = torch.as_tensor(x, dtype=torch.float32)
     mean = values.square().mean()
     title = f"The mean of the squares is {mean:g}, its root is {mean.sqrt():g}"
     alt = "Bars of the numbers, and of their squares with a line at their mean."
