@@ -27,9 +27,10 @@ from decoding_llama3.inference.download import download_model
 from decoding_llama3.inference.load import load_model
 from decoding_llama3.inference.memory import choose_fit
 from decoding_llama3.inference.tokenizers.find import load_tokenizer
-from decoding_llama3.lessons.fonts import drawable, readable
 from decoding_llama3.lessons.style import use_style
 from decoding_llama3.lessons.subject import Subject
+from decoding_llama3.lessons.subject import ids_of as ids_of  # notebooks and figures call both by this module
+from decoding_llama3.lessons.subject import token_strings as token_strings
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
 
@@ -109,19 +110,6 @@ def held_out_ids(
         )
     rows = torch.tensor(ids[:needed]).view(windows, length - 1)
     return F.pad(rows, (1, 0), value=tokenizer.bos_id).to(model.norm.weight.device)
-
-
-def ids_of(text: str, model: Transformer, tokenizer: Tokenizer) -> Int[Tensor, "1 seq"]:
-    """Begin-of-text and the tokens of `text`, on the model's device."""
-    return torch.tensor([tokenizer.encode(text, bos=True)], device=model.norm.weight.device)
-
-
-def token_strings(ids: Int[Tensor, "*any"], tokenizer: Tokenizer) -> list[str]:
-    """What a figure calls each token: "BOS" for begin-of-text, else its text as `drawable`, its space included."""
-    return [
-        "BOS" if token == tokenizer.bos_id else drawable(readable(tokenizer.token_bytes(token)))
-        for token in ids.flatten().tolist()
-    ]
 
 
 def ordinary_ids(tokenizer: Tokenizer) -> list[int]:

@@ -11,6 +11,19 @@ from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
 
 
+def ids_of(text: str, model: Transformer, tokenizer: Tokenizer) -> Int[Tensor, "1 seq"]:
+    """Begin-of-text and the tokens of `text`, on the model's device."""
+    return torch.tensor([tokenizer.encode(text, bos=True)], device=model.norm.weight.device)
+
+
+def token_strings(ids: Int[Tensor, "*any"], tokenizer: Tokenizer) -> list[str]:
+    """What a figure calls each token: "BOS" for begin-of-text, else its text as `drawable`, its space included."""
+    return [
+        "BOS" if token == tokenizer.bos_id else drawable(readable(tokenizer.token_bytes(token)))
+        for token in ids.flatten().tolist()
+    ]
+
+
 @dataclass(frozen=True)
 class Subject:
     """A model with its tokenizer, and the name that figures give it."""
@@ -21,14 +34,11 @@ class Subject:
 
     def ids(self, text: str) -> Int[Tensor, "1 seq"]:
         """Begin-of-text and the tokens of `text`, on the model's device."""
-        return torch.tensor([self.tokenizer.encode(text, bos=True)], device=self.model.norm.weight.device)
+        return ids_of(text, self.model, self.tokenizer)
 
     def words(self, text: str) -> list[str]:
         """What a figure calls each of these tokens: "BOS" for begin-of-text, else its text with its space."""
-        return [
-            "BOS" if token == self.tokenizer.bos_id else drawable(readable(self.tokenizer.token_bytes(token)))
-            for token in self.ids(text).flatten().tolist()
-        ]
+        return token_strings(self.ids(text), self.tokenizer)
 
     def places(self) -> list[str]:
         """The norms from the bottom to the top, each by the part that reads it: "attention 0", ..., "output"."""

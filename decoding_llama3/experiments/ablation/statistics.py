@@ -25,7 +25,7 @@ class Difference:
     @property
     def interval(self) -> tuple[float, float]:
         """The 95 % confidence interval of the mean of the paired differences, by Student's t."""
-        half = T_95[self.seeds] * self.sd / math.sqrt(self.seeds)
+        half = T_95[min(self.seeds, max(T_95))] * self.sd / math.sqrt(self.seeds)  # of more seeds a little wide
         return self.mean - half, self.mean + half
 
 

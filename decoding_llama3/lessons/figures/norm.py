@@ -71,7 +71,8 @@ def draw_precision(
 def draw_overflow(sizes: Mapping[str, Sequence[Sequence[float]]], title: str) -> Figure:
     """The size of the stream after each block, a line for each stack; a line ends where it overflows."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
-    for (name, rows), colour in zip(sizes.items(), (style.NORM, style.WRONG, style.GATE), strict=False):
+    colours = (style.NORM, style.WRONG, style.GATE)[: len(sizes)]
+    for (name, rows), colour in zip(sizes.items(), colours, strict=True):
         values = np.array(rows)
         for row in values:
             ax.plot(np.arange(len(row)), np.where(np.isfinite(row), row, np.nan), color=colour, linewidth=1.8)
