@@ -24,15 +24,18 @@ MARKED = "#C2185B"  # magenta, for the one thing in a figure that the text names
 SEQUENTIAL = "cividis"
 DIVERGING = "RdBu_r"  # always centred on zero
 
+# Models, and the variants of a part, have colours of their own, so that blue always means query.
 MODEL_COLOURS = {
-    "tiny": PREDICTION,
-    "Llama 2 7B": "#56B4E9",
-    "Mistral 7B": "#E69F00",
-    "Gemma 7B": "#009E73",
-    "Llama 3 8B": "#0072B2",
-    "Llama 3 70B": "#D55E00",
-    "Llama 3.1 405B": "#CC79A7",
+    "tiny": "#332288",
+    "SmolLM2": "#8B5A2B",
+    "Llama 2 7B": "#B8A55C",
+    "Mistral 7B": "#8A8A1F",
+    "Gemma 7B": "#44AA99",
+    "Llama 3 8B": "#7A4FA3",
+    "Llama 3 70B": "#1F5F5B",
+    "Llama 3.1 405B": "#A79CC9",
 }
+VARIANTS = ("#000000", "#332288", "#8B5A2B", "#44AA99", "#8A8A1F", "#A79CC9", "#1F5F5B")  # the baseline first
 
 WIDTH = 9.0  # inches at 100 pixels: 900 pixels wide, drawn at twice the resolution
 
@@ -50,7 +53,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": False,
-    "axes.prop_cycle": cycler(color=[QUERY, KEY, VALUE, FEED_FORWARD, GATE, NEUTRAL, RESIDUAL]),
+    "axes.prop_cycle": cycler(color=VARIANTS),
     "xtick.labelsize": 11,
     "ytick.labelsize": 11,
     "legend.frameon": False,

@@ -10,10 +10,6 @@ from matplotlib.figure import Figure
 from decoding_llama3.experiments.ablation import Curves
 from decoding_llama3.lessons import style
 
-_COLOURS = (  # the first is Llama 3's own part
-    style.PREDICTION, style.FEED_FORWARD, style.QUERY, style.VALUE, style.GATE, style.NEUTRAL, style.KEY,
-)  # fmt: skip
-
 
 def draw_curves(
     curves: Curves, title: str, from_step: int | None = None, labels: Mapping[str, str] | None = None
@@ -28,7 +24,7 @@ def draw_curves(
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.4), width_ratios=(3, 2))
     figure.set_layout_engine("constrained", wspace=0.06)
     ends, steps = {}, np.zeros(1, dtype=int)
-    for (name, seeds), colour in zip(curves.items(), _COLOURS[: len(curves)], strict=True):
+    for (name, seeds), colour in zip(curves.items(), style.VARIANTS[: len(curves)], strict=True):
         steps = np.array([point.step for point in next(iter(seeds.values()))])
         losses = np.array([[point.held_out_loss for point in points] for points in seeds.values()])
         shown = steps >= (steps[-1] // 5 if from_step is None else from_step)
