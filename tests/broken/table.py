@@ -1,7 +1,8 @@
 """Broken checkpoints, and what loading each gives: here and in transformers, as a table.
 
-`python tests/broken/table.py` writes docs/broken_checkpoints.md. Each case is built in a folder of its own
-and read in a child process with bounded memory and time.
+`python tests/broken/table.py` writes docs/broken_checkpoints.md; with `--ours` it prints what we say alone, a line
+of JSON for each case. Each case is built in a folder of its own and read in a child process with bounded memory and
+time.
 """
 
 import contextlib
@@ -177,6 +178,12 @@ def line(*cells: str) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |\n"
 
 
+def print_ours() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for layout, name, _, said in rows(Path(folder), with_theirs=False):
+            sys.stdout.write(json.dumps((layout, name, said)) + "\n")
+
+
 def main() -> None:
     # Once, for all children: each would need seconds for it.
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast  # noqa: F401
@@ -189,4 +196,4 @@ def main() -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main()
+    print_ours() if sys.argv[1:] == ["--ours"] else main()
