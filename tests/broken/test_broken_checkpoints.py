@@ -20,7 +20,7 @@ ROW = re.compile(r"\| (.+?) \| (.+?) \| (.+) \|")
 def found():
     """What we say of each case, by layout and name.
 
-    From an interpreter of its own: a child that is forked after other tests have computed waits for torch's threads.
+    From an interpreter of its own: a child forked after other tests have computed would wait for torch's threads.
     """
     command = [sys.executable, table.__file__, "--ours"]
     lines = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()
