@@ -36,8 +36,8 @@ EXHIBITS = {
             "begin-of-text stands twice in its prompt",
         ),
         "b",
-        "A chat model ends its answer with a token of its own, which it learned after the end of a text. Both have "
-        "to stop it: `stop_ids=tokenizer.stop_ids`. Otherwise it goes on with what follows an answer in a "
+        "A chat model ends its answer with a token of its own, which it learned after the end of a text. Both "
+        "have to stop it: `stop_ids=tokenizer.stop_ids`. Otherwise it goes on with what follows an answer in a "
         "conversation, and writes the user's next question itself.",
         stop_at_end_of_text,
     ),
