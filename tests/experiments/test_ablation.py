@@ -433,6 +433,7 @@ def test_a_kill_while_writing_leaves_the_file_before(tmp_path, monkeypatch):
     assert contents(tmp_path).items() >= before.items()
 
 
+@pytest.mark.long
 def test_two_at_a_time_give_the_same_curves(tmp_path):
     list(lab(["tying"], tmp_path / "one", seeds=1))
     list(lab(["tying"], tmp_path / "two", seeds=1, jobs=2))
