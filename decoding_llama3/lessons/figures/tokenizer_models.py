@@ -109,21 +109,21 @@ def draw_never_met(
     title: str,
 ) -> Figure:
     """Rows of two numbers in the plane after training; of those never met also where they began, and the way."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.7))
-    for ax, (name, (start, end)) in zip(axes, panels.items(), strict=True):
-        ax.plot(*end[~never].T, "o", color=MET, markersize=5, label="met")
+    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.7), squeeze=False)
+    for ax, (name, (start, end)) in zip(axes[0], panels.items(), strict=True):
+        ax.plot(*end[~never].T.numpy(), "o", color=MET, markersize=5, label="met")
         for a, b in zip(start[never].tolist(), end[never].tolist(), strict=True):
             ax.plot(*zip(a, b, strict=True), color="darkgrey", linewidth=0.8, zorder=0)
         ax.plot(
             *start[never].T, "o", markerfacecolor="white", color=NEVER, markersize=5, label="never met, at first"
         )
-        ax.plot(*end[never].T, "o", color=NEVER, markersize=6, label="never met, after training")
+        ax.plot(*end[never].T.numpy(), "o", color=NEVER, markersize=6, label="never met, after training")
         ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
         ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
         limit = 1.12 * max(start[never].abs().max().item(), end.abs().max().item())
         ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
         ax.set_title(name, fontsize=12, fontweight="normal")
-    handles, labels = axes[0].get_legend_handles_labels()
+    handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
     style.headline(figure, title)
     return figure
@@ -138,7 +138,7 @@ def draw_untrained(
 ) -> Figure:
     """Rows of the output table: how near each is to those never met, and its length; a panel for each model.
 
-    Each panel has the likeness, the length, the likeness from which a row is drawn black, the tokens that served as
+    Each panel has the likeness, the length, the likeness from which a row is drawn black, the tokens that are the
     reference, and names of some tokens.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 4.2), squeeze=False)
@@ -146,11 +146,13 @@ def draw_untrained(
         found = likeness > border
         shown = (~found).nonzero().flatten()
         shown = shown[:: max(1, len(shown) // 3000)]  # more dots than that only fill the panel
-        ax.plot(likeness[shown], lengths[shown], ".", color=MET, markersize=2.5)
-        ax.plot(likeness[found], lengths[found], ".", color=NEVER, markersize=4)
-        ax.plot(
-            likeness[reference], lengths[reference], "o", color="none", markeredgecolor=style.MARKED, markersize=9
-        )
+        ring = {"color": "none", "markeredgecolor": style.MARKED, "markersize": 9}
+        for chosen, marker, look in (
+            (shown, ".", {"color": MET, "markersize": 2.5}),
+            (found, ".", {"color": NEVER, "markersize": 4}),
+            (reference, "o", ring),
+        ):
+            ax.plot(likeness[chosen].numpy(), lengths[chosen].numpy(), marker, linestyle="none", **look)
         ax.axvline(border, color=style.RESIDUAL, linestyle="--", linewidth=1)
         top = 1.25 * lengths.max().item()
         for i, (token, text) in enumerate(named.items()):

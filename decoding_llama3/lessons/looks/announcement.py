@@ -12,6 +12,8 @@ from torch import Tensor
 
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.experiments import snapshots
+from decoding_llama3.inference.data import data_directory
+from decoding_llama3.json_files import read_json
 from decoding_llama3.lessons.figures import announcement as figures
 from decoding_llama3.lessons.show import show_figure, show_table
 from decoding_llama3.lessons.subject import Subject
@@ -189,7 +191,7 @@ def law(n: float) -> tuple[float, float]:
 
 
 def cheaper_training(n: float) -> tuple[float, float, float]:
-    """The model that reaches the same loss with the least training: size, tokens, and how many times less it costs.
+    """The model that reaches the same loss with the least training: size, tokens, how many times less it costs.
 
     A training costs 6 operations per parameter and token.
     """
@@ -205,6 +207,12 @@ def cheaper_training(n: float) -> tuple[float, float, float]:
         size = best(middle)
         low, high = (middle, high) if law_of_loss(size, middle / (6 * size)) > wanted else (low, middle)
     return size, middle / (6 * size), spent / middle
+
+
+def tokens_of_tiny() -> int:
+    """How many tokens the text has that tiny learned from, by the record of its training."""
+    record, _ = read_json(data_directory() / "tiny-llama3", "training.json")
+    return record["corpus"]["tokens"]
 
 
 def answer_losses(subject: Subject, question: str, answer: str) -> Float[Tensor, " tokens"]:

@@ -18,6 +18,7 @@ from decoding_llama3.lessons.looks.tokenizer.models import (
     taken_away,
     two_vocabularies,
     untrained,
+    untrained_of,
 )
 from decoding_llama3.lessons.looks.tokenizer.tour import (
     next_words,
@@ -52,4 +53,5 @@ __all__ = [
     "three_cuts",
     "two_vocabularies",
     "untrained",
+    "untrained_of",
 ]

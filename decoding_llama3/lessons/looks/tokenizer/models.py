@@ -196,6 +196,17 @@ def untrained(*subjects: Subject | None, most: int = 5) -> dict[str, Bool[Tensor
     return masks
 
 
+def untrained_of(subject: Subject) -> Bool[Tensor, " vocab"]:
+    """The same for one model, undrawn; nothing found raises ValueError."""
+    measured = never_met_rows(subject)
+    if measured is None:
+        raise ValueError(
+            f"{subject.name} has no three special tokens whose rows lie together: compare none with them"
+        )
+    likeness, border, _ = measured
+    return likeness > border
+
+
 def never_met_rows(subject: Subject) -> tuple[Float[Tensor, " vocab"], float, Bool[Tensor, " vocab"]] | None:
     """How near each row of the output table is to those of special tokens that no text has, and the border.
 
