@@ -115,7 +115,12 @@ def draw_never_met(
         for a, b in zip(start[never].tolist(), end[never].tolist(), strict=True):
             ax.plot(*zip(a, b, strict=True), color="darkgrey", linewidth=0.8, zorder=0)
         ax.plot(
-            *start[never].T, "o", markerfacecolor="white", color=NEVER, markersize=5, label="never met, at first"
+            *start[never].T.numpy(),
+            "o",
+            markerfacecolor="white",
+            color=NEVER,
+            markersize=5,
+            label="never met, at first",
         )
         ax.plot(*end[never].T.numpy(), "o", color=NEVER, markersize=6, label="never met, after training")
         ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
@@ -180,7 +185,7 @@ def draw_similarity(
     shown = {name: c.masked_fill(torch.ones_like(c).triu() > 0, torch.nan) for name, (c, _) in panels.items()}
     limit = max(values.nan_to_num().abs().max().item() for values in shown.values())
     for ax, (name, (cosines, kinds)) in zip(axes[0], panels.items(), strict=True):
-        image = ax.imshow(shown[name], cmap=style.DIVERGING, vmin=-limit, vmax=limit)
+        image = ax.imshow(shown[name].numpy(), cmap=style.DIVERGING, vmin=-limit, vmax=limit)
         start, middles = -0.5, []
         for words in kinds.values():
             end = start + len(words)

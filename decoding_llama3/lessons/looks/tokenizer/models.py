@@ -36,8 +36,8 @@ RELATED = {
 }
 
 
-def languages(llama3: Tokenizer, *subjects: Subject | None) -> dict[str, dict[str, int]]:
-    """One sentence in nine languages, in bytes and in tokens; returns the counts."""
+def languages(llama3: Tokenizer, *subjects: Subject | None) -> None:
+    """One sentence in nine languages, in bytes and in tokens."""
     lists = {subject.name: subject.tokenizer for subject in present(*subjects)} | {"Llama 3": llama3}
     counts = {
         language: {"bytes": len(text.encode())} | {name: len(t.encode(text)) for name, t in lists.items()}
@@ -50,7 +50,6 @@ def languages(llama3: Tokenizer, *subjects: Subject | None) -> dict[str, dict[st
     )
     alt = "For nine languages the bytes of a sentence, and its tokens with several tokenizers, as dots."
     show_figure(figures.draw_counts(counts, title), alt)
-    return counts
 
 
 def two_vocabularies(llama3: Tokenizer) -> dict[str, float]:
@@ -169,9 +168,9 @@ def _trained_tables(vocabulary: int, never: int, steps: int, one_table: bool) ->
     return list(zip(start, [table.detach() for table in tables], strict=True))
 
 
-def untrained(*subjects: Subject | None, most: int = 5) -> dict[str, Bool[Tensor, " vocab"]]:
-    """The tokens whose rows of the output table lie where those of tokens never met do; returns them by model."""
-    panels, found, masks = {}, [], {}
+def untrained(*subjects: Subject | None, most: int = 5) -> None:
+    """The tokens whose rows of the output table lie where those of tokens never met do."""
+    panels, found = {}, []
     for subject in present(*subjects):
         measured = never_met_rows(subject)
         if measured is None:
@@ -179,7 +178,6 @@ def untrained(*subjects: Subject | None, most: int = 5) -> dict[str, Bool[Tensor
             continue
         likeness, border, reference = measured
         lengths = probe.dequantized_weight(subject.model.output).norm(dim=-1)
-        masks[subject.name] = likeness > border
         special = set(subject.tokenizer.special_ids.values())
         others = [token for token in (likeness > border).nonzero().flatten().tolist() if token not in special]
         texts = {token: subject.tokenizer.token_bytes(token) for token in others}
@@ -193,7 +191,6 @@ def untrained(*subjects: Subject | None, most: int = 5) -> dict[str, Bool[Tensor
         title = f"Tokens that look never met, special ones apart: {', '.join(found)}"
         alt = "For each model a cloud of dots, a token each: those like rows never met stand black at the right."
         show_figure(figures.draw_untrained(panels, title), alt)
-    return masks
 
 
 def untrained_of(subject: Subject) -> Bool[Tensor, " vocab"]:
@@ -235,9 +232,9 @@ def never_met_rows(subject: Subject) -> tuple[Float[Tensor, " vocab"], float, Bo
     return likeness, border.item(), reference
 
 
-def alike(*subjects: Subject | None) -> dict[str, tuple[float, float]]:
-    """Whether words of one kind have rows of one direction; returns the mean cosine within kinds and between."""
-    panels, found, means = {}, [], {}
+def alike(*subjects: Subject | None) -> None:
+    """Whether words of one kind have rows of one direction: the cosine within kinds and between."""
+    panels, found = {}, []
     for subject in present(*subjects):
         kinds = {kind: _single(words, subject.tokenizer) for kind, words in RELATED.items()}
         kinds = {kind: words for kind, words in kinds.items() if words}
@@ -248,12 +245,11 @@ def alike(*subjects: Subject | None) -> dict[str, tuple[float, float]]:
         pairs = torch.ones_like(cosines, dtype=torch.bool).triu(1)
         same = kind[:, None] == kind
         within, between = cosines[pairs & same].mean().item(), cosines[pairs & ~same].mean().item()
-        panels[subject.name], means[subject.name] = (cosines, kinds), (within, between)
+        panels[subject.name] = cosines, kinds
         found.append(f"{subject.name} {within:.2f} and {between:.2f}")
     title = f"Mean cosine of words of one kind and of different kinds: {'; '.join(found)}"
     alt = "A triangle of cosines between rows of words for each model, each kind framed along its edge."
     show_figure(figures.draw_similarity(panels, title), alt)
-    return means
 
 
 def _single(words: Sequence[str], tokenizer: Tokenizer) -> list[str]:
