@@ -366,7 +366,7 @@ def test_what_is_taken_away_is_one_thing_at_a_time(shown):
     assert b"".join(lists.pieces_by(lists.CODE, ranks, lists.SINGLE_SPACES)).decode() == lists.CODE
     ((title, figure),) = shown
     assert [widths(ax) for ax in figure.axes] == [list(texts.values()) for texts in more.values()]
-    assert f"each digit alone: {more['each digit alone']['numbers']:+.0%} for numbers" in title
+    assert f"digits one by one: {more['digits one by one']['numbers']:+.0%} for numbers" in title
 
 
 def test_languages_and_lists_say_what_is_drawn(shown, subject):

@@ -96,7 +96,8 @@ def draw_taken_away(more: Mapping[str, Mapping[str, float]], title: str) -> Figu
         ax.set(xlim=(0, 1.75 * highest), xticks=[])
         ax.set_title(what, fontsize=12, fontweight="normal")
         ax.tick_params(axis="y", length=0)
-    axes[0].set_yticks(range(len(texts)), list(texts))
+    names = list(next(iter(more.values())))
+    axes[0].set_yticks(range(len(names)), names)
     axes[0].invert_yaxis()
     figure.supxlabel("more tokens than with Llama 3's own tokenizer", fontsize=12)
     style.headline(figure, title)
@@ -185,7 +186,7 @@ def draw_similarity(
     shown = {name: c.masked_fill(torch.ones_like(c).triu() > 0, torch.nan) for name, (c, _) in panels.items()}
     limit = max(values.nan_to_num().abs().max().item() for values in shown.values())
     for ax, (name, (cosines, kinds)) in zip(axes[0], panels.items(), strict=True):
-        image = ax.imshow(shown[name].numpy(), cmap=style.DIVERGING, vmin=-limit, vmax=limit)
+        ax.imshow(shown[name].numpy(), cmap=style.DIVERGING, vmin=-limit, vmax=limit)
         start, middles = -0.5, []
         for words in kinds.values():
             end = start + len(words)
@@ -197,7 +198,7 @@ def draw_similarity(
         ax.tick_params(length=0)
         ax.spines[["left", "bottom"]].set_visible(False)
         ax.set_title(f"{name}, {len(cosines)} words", fontsize=12, fontweight="normal")
-    figure.colorbar(image, ax=axes, shrink=0.6, label="cosine of two rows", location="bottom")
+    figure.colorbar(axes[0, 0].images[0], ax=axes, shrink=0.6, label="cosine of two rows", location="bottom")
     style.headline(figure, title)
     return figure
 

@@ -203,6 +203,13 @@ def draw_softmax(words: Sequence[str], logits: Float[Tensor, " vocab"], title: s
 def draw_losses(words: Sequence[str], probabilities: Float[Tensor, " vocab"], title: str) -> Figure:
     """The loss of each word, had it come, on the curve of -ln p: nats on the left, bits on the right."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+
+    def in_bits(nats):
+        return nats / math.log(2)
+
+    def in_nats(bits):
+        return bits * math.log(2)
+
     p = np.linspace(0.006, 1, 400)
     ax.plot(p, -np.log(p), color=style.RESIDUAL)
     losses = -probabilities.log()
@@ -226,7 +233,7 @@ def draw_losses(words: Sequence[str], probabilities: Float[Tensor, " vocab"], ti
     )
     ax.set(xlim=(0, 1), ylim=(0, 5.1), xlabel="p, the probability given to the word that came")
     ax.set_ylabel("loss (nats)")
-    bits = ax.secondary_yaxis("right", functions=(lambda nats: nats / math.log(2), lambda b: b * math.log(2)))
+    bits = ax.secondary_yaxis("right", functions=(in_bits, in_nats))
     bits.set_ylabel("loss (bits)")
     style.headline(figure, title)
     return figure

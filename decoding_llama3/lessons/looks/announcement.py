@@ -202,11 +202,12 @@ def cheaper_training(n: float) -> tuple[float, float, float]:
         return min(sizes, key=lambda size: law_of_loss(size, compute / (6 * size)))
 
     low, high = 0.01 * spent, spent
-    for _ in range(40):
+    for _ in range(40):  # a budget too small, and one large enough, come together
         middle = math.sqrt(low * high)
-        size = best(middle)
-        low, high = (middle, high) if law_of_loss(size, middle / (6 * size)) > wanted else (low, middle)
-    return size, middle / (6 * size), spent / middle
+        enough = law_of_loss(best(middle), middle / (6 * best(middle))) <= wanted
+        low, high = (low, middle) if enough else (middle, high)
+    size = best(high)
+    return size, high / (6 * size), spent / high
 
 
 def tokens_of_tiny() -> int:
@@ -257,7 +258,10 @@ def preferences(
     """
     reference = snapshots.load_snapshot(snapshots.snapshots()[400], subject.model.config)
     logs = {
-        name: tuple(_log_probability(model, subject, question, answer) for model in (reference, subject.model))
+        name: (
+            _log_probability(reference, subject, question, answer),
+            _log_probability(subject.model, subject, question, answer),
+        )
         for name, answer in answers.items()
     }
     good, bad = ((before, after) for before, after in logs.values())

@@ -85,9 +85,9 @@ def taken_away(ranks: Ranks, size: int = 32_000) -> dict[str, dict[str, float]]:
     """Llama 3's tokenizer without one of three things at a time; returns how many more tokens each text needs."""
     small = {piece: rank for piece, rank in ranks.items() if rank < size}
     changed = {
-        f"only the first {size:,} pieces": (small, SPLIT_PATTERN),
-        "each digit alone": (ranks, SINGLE_DIGITS),
-        "each space alone": (ranks, SINGLE_SPACES),
+        f"{size:,} pieces": (small, SPLIT_PATTERN),
+        "digits one by one": (ranks, SINGLE_DIGITS),
+        "spaces one by one": (ranks, SINGLE_SPACES),
     }
     before = {name: len(pieces_by(text, ranks)) for name, text in KINDS.items()}
     more = {
