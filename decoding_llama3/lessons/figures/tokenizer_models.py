@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Bool, Float
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from torch import Tensor
@@ -161,21 +162,26 @@ def draw_untrained(
             ax.plot(likeness[chosen].numpy(), lengths[chosen].numpy(), marker, linestyle="none", **look)
         ax.axvline(border, color=style.RESIDUAL, linestyle="--", linewidth=1)
         top = 1.25 * lengths.max().item()
-        for i, (token, text) in enumerate(named.items()):
-            ax.annotate(
-                text,
-                (likeness[token], lengths[token]),
-                xytext=(0.03, top * (0.95 - 0.075 * i)),
-                textcoords=("axes fraction", "data"),
-                va="center",
-                fontsize=11,
-                arrowprops={"arrowstyle": "-", "color": "darkgrey", "linewidth": 0.8},
-            )
+        _name_dots(ax, named, likeness, lengths, top)
         ax.set(xlim=(None, 1.04), ylim=(0, top), xlabel="cosine with rows never met")
         ax.set_title(f"{name}: {int(found.sum()):,} of {len(found):,}", fontsize=12, fontweight="normal")
     axes[0, 0].set_ylabel("length of the row")
     style.headline(figure, title)
     return figure
+
+
+def _name_dots(ax: Axes, named: Mapping[int, str], likeness: Vocabulary, lengths: Vocabulary, top: float) -> None:
+    """Names at the left, from the top down, each with a line to its dot."""
+    for i, (token, text) in enumerate(named.items()):
+        ax.annotate(
+            text,
+            (likeness[token].item(), lengths[token].item()),
+            xytext=(0.03, top * (0.95 - 0.075 * i)),
+            textcoords=("axes fraction", "data"),
+            va="center",
+            fontsize=11,
+            arrowprops={"arrowstyle": "-", "color": "darkgrey", "linewidth": 0.8},
+        )
 
 
 def draw_similarity(
