@@ -177,7 +177,7 @@ def untrained(*subjects: Subject | None, most: int = 5) -> None:
             print(f"{subject.name}: no clump among the special tokens, so nothing shows how a row never met looks")
             continue
         likeness, border, reference = measured
-        lengths = probe.dequantized_weight(subject.model.output).norm(dim=-1)
+        lengths = probe.dequantized_weight(subject.model.output)[: len(likeness)].norm(dim=-1)
         special = set(subject.tokenizer.special_ids.values())
         others = [token for token in (likeness > border).nonzero().flatten().tolist() if token not in special]
         texts = {token: subject.tokenizer.token_bytes(token) for token in others}
@@ -210,8 +210,8 @@ def never_met_rows(subject: Subject) -> tuple[Float[Tensor, " vocab"], float, Bo
     These are found as the largest clump of special tokens: rows that end at one place were pushed together. Where
     their rows are nearly zero, nearness is shortness. None if three special tokens are nowhere together.
     """
-    table = probe.dequantized_weight(subject.model.output)
-    special = torch.tensor(sorted(subject.tokenizer.special_ids.values()))
+    table = probe.dequantized_weight(subject.model.output)[: subject.tokenizer.n_vocab]
+    special = torch.tensor(sorted(token for token in subject.tokenizer.special_ids.values() if token < len(table)))
     lengths, typical = table.norm(dim=-1), table.norm(dim=-1).median()
     reference = torch.zeros(len(table), dtype=torch.bool)
     short = special[lengths[special] < 0.1 * typical]
