@@ -14,7 +14,7 @@ _STEP_COLOURS = style.MODEL_COLOURS | {"shared keys": style.KEY, "wider feed-for
 
 def draw_waterfall(steps: Sequence[tuple[str, int]], title: str) -> Figure:
     """Parameters of the first model, then what each change adds or takes, in units; the end is the sum."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.5))
     total = 0
     for x, (name, count) in enumerate(steps):
         ax.bar(x, count / 1e9, bottom=total / 1e9, color=_STEP_COLOURS.get(name, style.NEUTRAL), width=0.62)
@@ -83,7 +83,7 @@ def draw_law(
     title: str,
 ) -> Figure:
     """A scaling law's loss of one model against the tokens it has read, its floor, and points with their names."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.3))
     ax.semilogx(tokens, losses, color=LLAMA3)
     ax.axhline(floor, color=style.RESIDUAL, linestyle="--")
     ax.annotate(
@@ -118,7 +118,7 @@ def draw_counted(tokens: Sequence[str], losses: Sequence[float], n_read: int, ti
 
 def draw_clipped(gains: Mapping[str, Sequence[float]], ratios: Sequence[float], clip: float, title: str) -> Figure:
     """What a token of an answer earns by how much more probable it has become, a panel for each kind of answer."""
-    figure, axes = plt.subplots(1, len(gains), figsize=(style.WIDTH, 3.2), sharex=True)
+    figure, axes = plt.subplots(1, len(gains), figsize=(style.WIDTH, 2.7), sharex=True)
     for ax, (name, values) in zip(axes, gains.items(), strict=True):
         ax.axvspan(1 - clip, 1 + clip, color=style.NEUTRAL, alpha=0.25, linewidth=0)
         ax.plot(ratios, values, color="black")

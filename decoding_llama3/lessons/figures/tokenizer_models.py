@@ -49,7 +49,7 @@ def draw_growth(
     llama3: Mapping[str, Sequence[tuple[int, float]]], tiny: Sequence[tuple[int, float]], title: str
 ) -> Figure:
     """Points (size of the vocabulary, characters per token): some texts by Llama 3's list, a tale by tiny's."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.3))
     for (name, points), line in zip(llama3.items(), ("-", "--", ":", "-."), strict=False):
         ax.plot(*zip(*points, strict=True), line, color=LLAMA3)
         ax.annotate(name, points[-1], xytext=(8, 0), textcoords="offset points", va="center", color=LLAMA3)
@@ -148,11 +148,11 @@ def draw_untrained(
     Each panel has the likeness, the length, the likeness from which a row is drawn black, the tokens that are the
     reference, and names of some tokens.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 4.2), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.9), squeeze=False)
     for ax, (name, (likeness, lengths, border, reference, named)) in zip(axes[0], panels.items(), strict=True):
         found = likeness > border
         shown = (~found).nonzero().flatten()
-        shown = shown[:: max(1, len(shown) // 3000)]  # more dots than that only fill the panel
+        shown = shown[:: max(1, len(shown) // 1200)]  # more dots than that only fill the panel
         ring = {"color": "none", "markeredgecolor": style.MARKED, "markersize": 9}
         for chosen, marker, look in (
             (shown, ".", {"color": MET, "markersize": 2.5}),
@@ -188,7 +188,7 @@ def draw_similarity(
     panels: Mapping[str, tuple[Float[Tensor, "words words"], Mapping[str, Sequence[str]]]], title: str
 ) -> Figure:
     """Cosine of every two rows, each pair once; words in the order of their kinds, each kind framed."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 4.9), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 4.3), squeeze=False)
     shown = {name: c.masked_fill(torch.ones_like(c).triu() > 0, torch.nan) for name, (c, _) in panels.items()}
     limit = max(values.nan_to_num().abs().max().item() for values in shown.values())
     for ax, (name, (cosines, kinds)) in zip(axes[0], panels.items(), strict=True):

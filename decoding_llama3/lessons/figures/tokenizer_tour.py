@@ -202,7 +202,7 @@ def draw_softmax(words: Sequence[str], logits: Float[Tensor, " vocab"], title: s
 
 def draw_losses(words: Sequence[str], probabilities: Float[Tensor, " vocab"], title: str) -> Figure:
     """The loss of each word, had it come, on the curve of -ln p: nats on the left, bits on the right."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.3))
 
     def in_bits(nats):
         return nats / math.log(2)
