@@ -152,7 +152,7 @@ def draw_untrained(
     for ax, (name, (likeness, lengths, border, reference, named)) in zip(axes[0], panels.items(), strict=True):
         found = likeness > border
         shown = (~found).nonzero().flatten()
-        shown = shown[:: max(1, len(shown) // 1200)]  # more dots than that only fill the panel
+        shown = shown[:: max(1, len(shown) // 500)]  # more dots than that only fill the panel
         ring = {"color": "none", "markeredgecolor": style.MARKED, "markersize": 9}
         for chosen, marker, look in (
             (shown, ".", {"color": MET, "markersize": 2.5}),

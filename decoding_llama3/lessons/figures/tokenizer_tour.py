@@ -241,10 +241,11 @@ def draw_losses(words: Sequence[str], probabilities: Float[Tensor, " vocab"], ti
 
 def draw_surprises(panels: Mapping[str, tuple[Sequence[str], Float[Tensor, " seq"]]], title: str) -> Figure:
     """The loss of each token of a text with the mean as a line; a panel for each model, one over the other."""
-    figure, axes = plt.subplots(len(panels), 1, figsize=(style.WIDTH, 0.7 + 2.1 * len(panels)), squeeze=False)
+    figure, axes = plt.subplots(len(panels), 1, figsize=(style.WIDTH, 0.7 + 1.8 * len(panels)), squeeze=False)
     for ax, (name, (tokens, losses)) in zip(axes[:, 0], panels.items(), strict=True):
         bars = ax.bar(range(len(tokens)), losses.tolist(), color=style.PREDICTION, width=0.6)
-        ax.bar_label(bars, [f"{loss:.2f}" for loss in losses.tolist()], padding=2, fontsize=11)
+        on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # where the mean runs through a number
+        ax.bar_label(bars, [f"{loss:.2f}" for loss in losses.tolist()], padding=2, fontsize=11, bbox=on_white)
         mean = losses.mean().item()
         ax.axhline(mean, color=style.MARKED, linestyle="--", linewidth=1.2)
         ax.text(
