@@ -124,10 +124,8 @@ def test_titles_say_what_is_drawn(shown):
     assert f"{min(times.values()):.0f} to {max(times.values()):.0f} times" in titles[2]
     assert f"endless text would bring {reached - floor:.2f} more" in titles[3]
     drawn = [list(ax.lines[0].get_ydata()) for ax in shown[4][1].axes]
-    assert titles[4] == (
-        f"A good answer's token earns {max(drawn[0]):.1f} at most; "
-        f"a bad one's loses {-min(drawn[1]):.1f} at twice its probability"
-    )
+    good, bad = max(drawn[0]), -min(drawn[1])
+    assert titles[4] == f"A good answer's token earns at most {good:.1f}; a bad one's loses {bad:.1f} when doubled"
 
 
 def test_the_optimum_has_the_least_loss_of_its_budget():
@@ -161,8 +159,8 @@ def test_answers_are_measured_after_the_question(shown):
     (before, _), (after, _), (other_before, _), (other_after, _) = dots(drawn.axes[0])
     margin = after - before - (other_after - other_before)
     assert math.isclose(trained, math.log1p(math.exp(-0.1 * margin)), rel_tol=1e-6)
-    assert f"{margin:+.1f} nats of change make it {trained:.3f}" in title
-    assert f"the answers are {before - other_before:.0f} nats apart" in title
+    assert f"{trained:.3f} after {margin:+.1f} nats of change" in title
+    assert f"Answers {before - other_before:.0f} nats apart: loss {unchanged:.3f}" in title
 
 
 def test_the_board_gives_the_chance_to_win():

@@ -237,9 +237,7 @@ def clipped_gains(clip: float = 0.2) -> None:
         "bad answer, advantage -1": [ppo_gain(ratio, -1, clip) for ratio in ratios],
     }
     best, worst = max(gains["good answer, advantage +1"]), min(gains["bad answer, advantage -1"])
-    title = (
-        f"A good answer's token earns {best:.1f} at most; a bad one's loses {-worst:.1f} at twice its probability"
-    )
+    title = f"A good answer's token earns at most {best:.1f}; a bad one's loses {-worst:.1f} when doubled"
     alt = "Two panels of a bent line: what a token earns by the ratio of its probabilities, flat on one side."
     show_figure(figures.draw_clipped(gains, ratios, clip, title), alt)
 
@@ -268,8 +266,8 @@ def preferences(
     margin = (good[1] - good[0]) - (bad[1] - bad[0])
     losses = (math.log1p(math.exp(-beta * 0.0)), math.log1p(math.exp(-beta * margin)))
     title = (
-        f"Unchanged, the loss is {losses[0]:.3f}, though the answers are {good[0] - bad[0]:.0f} nats apart; "
-        f"{margin:+.1f} nats of change make it {losses[1]:.3f}"
+        f"Answers {good[0] - bad[0]:.0f} nats apart: loss {losses[0]:.3f} unchanged, "
+        f"{losses[1]:.3f} after {margin:+.1f} nats of change"
     )
     alt = "Two answers on an axis of log-probability: a hollow dot for the reference, an arrow to a full one."
     names = "the reference", subject.name

@@ -81,11 +81,11 @@ def two_vocabularies(llama3: Tokenizer) -> dict[str, float]:
     return gain
 
 
-def taken_away(ranks: Ranks, size: int = 32_000) -> dict[str, dict[str, float]]:
+def taken_away(ranks: Ranks, first: int = 32_000) -> dict[str, dict[str, float]]:
     """Llama 3's tokenizer without one of three things at a time; returns how many more tokens each text needs."""
-    small = {piece: rank for piece, rank in ranks.items() if rank < size}
+    small = {piece: rank for piece, rank in ranks.items() if rank < first}
     changed = {
-        f"{size:,} pieces": (small, SPLIT_PATTERN),
+        f"{first:,} pieces": (small, SPLIT_PATTERN),
         "digits one by one": (ranks, SINGLE_DIGITS),
         "spaces one by one": (ranks, SINGLE_SPACES),
     }
@@ -94,10 +94,8 @@ def taken_away(ranks: Ranks, size: int = 32_000) -> dict[str, dict[str, float]]:
         what: {name: len(pieces_by(text, *how)) / before[name] - 1 for name, text in KINDS.items()}
         for what, how in changed.items()
     }
-    worst = {what: max(texts, key=texts.__getitem__) for what, texts in more.items()}
-    title = "More tokens with " + "; ".join(
-        f"{what}: {more[what][text]:+.0%} for {text}" for what, text in worst.items()
-    )
+    size, digits, spaces = (max(texts.values()) for texts in more.values())
+    title = f"More tokens: up to {size:+.0%} by size, {digits:+.0%} by digits, {spaces:+.0%} by spaces"
     alt = "Three panels of bars, a panel for each thing taken away: how many more tokens four texts need."
     show_figure(figures.draw_taken_away(more, title), alt)
     return more
@@ -115,8 +113,8 @@ def larger_lists(ranks: Ranks, tiny: Ranks) -> None:
     curves = {name: [held(text, ranks, size) for size in sizes] for name, text in texts.items()}
     own = [held(TALE, tiny, size) for size in (256, 512, 1024, 2048, len(tiny))]
     gains = {name: points[-1][1] / dict(points)[32_000] - 1 for name, points in curves.items()}
-    found = ", ".join(f"{gain:.0%} more of {name}" for name, gain in gains.items())
-    title = f"With 4 times as many pieces a token holds {found}"
+    low, high = min(gains.values()), max(gains.values())
+    title = f"4 times as many pieces put {low:.0%} to {high:.0%} more text into a token"
     alt = "Characters per token by size of the vocabulary: the curves flatten, that of other languages last."
     show_figure(figures.draw_growth(curves, own, title), alt)
 
@@ -133,12 +131,9 @@ def never_met(vocabulary: int = 40, never: int = 8, steps: int = 400) -> None:
         "two: the input table": untied[0],
         "two: the output table": untied[1],
     }
-    apart = {name: (_apart(a[~met]), _apart(b[~met])) for name, (a, b) in panels.items()}
+    apart = _apart(untied[1][1][~met])
     moved = (untied[0][1] - untied[0][0])[~met].norm(dim=-1).max()
-    title = (
-        f"{never} tokens never met: their output rows end {apart['two: the output table'][1]:.1f} apart "
-        f"(at first {apart['two: the output table'][0]:.1f}), their input rows have moved by {moved:.1f}"
-    )
+    title = f"{never} tokens never met: output rows end {apart:.1f} apart, input rows moved by {moved:.1f}"
     alt = "Three planes of dots: rows of tokens never met clump in an output table, and stay in an input table."
     show_figure(figures.draw_never_met(panels, ~met, title), alt)
 
@@ -246,8 +241,8 @@ def alike(*subjects: Subject | None) -> None:
         same = kind[:, None] == kind
         within, between = cosines[pairs & same].mean().item(), cosines[pairs & ~same].mean().item()
         panels[subject.name] = cosines, kinds
-        found.append(f"{subject.name} {within:.2f} and {between:.2f}")
-    title = f"Mean cosine of words of one kind and of different kinds: {'; '.join(found)}"
+        found.append(f"{subject.name} {within:.2f}, {between:.2f}")
+    title = f"Mean cosine within kinds and between: {'; '.join(found)}"
     alt = "A triangle of cosines between rows of words for each model, each kind framed along its edge."
     show_figure(figures.draw_similarity(panels, title), alt)
 

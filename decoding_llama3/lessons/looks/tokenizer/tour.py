@@ -1,7 +1,5 @@
 """Part 1 - what is shown on the tour: one sentence through the whole model, and six words at its end."""
 
-import math
-
 import torch
 
 from decoding_llama3.inspect import probe
@@ -103,12 +101,9 @@ def surprises(text: str, *subjects: Subject | None) -> None:
         words = subject.words(text)[1:]
         panels[subject.name] = words, losses
         top = int(losses.argmax())
-        mean = losses.mean().item()
-        found.append(
-            f"{subject.name} {mean:.2f} nats ({mean / math.log(2):.2f} bits), most at {token_label(words[top])}"
-        )
+        found.append(f"{subject.name} {losses.mean():.2f} nats (most at {token_label(words[top])})")
     alt = "A bar for each token of the sentence: its loss in nats; the mean as a dashed line."
-    show_figure(figures.draw_surprises(panels, f"Loss per token: {'; '.join(found)}"), alt)
+    show_figure(figures.draw_surprises(panels, f"Mean loss: {', '.join(found)}"), alt)
 
 
 def _shortened(text: str, most: int = 24) -> str:
