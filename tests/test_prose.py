@@ -46,11 +46,12 @@ TICS = {
         "It loses 3.2 nats a token.",
         "It loses 3.2 nats per token, and reads bytes as a word is read.",
     ),
-    "behind for after": Tic(
-        r"\bbehind\b",
-        "'after' for what follows; 'before', 'below' or 'in' otherwise",
+    "behind for after": Tic(  # of places in a text or in a model; behind a screen or in a race is English
+        r"\b(tokens?|words?|texts?|copy|copies|norms?|stands?|comes?|directly|right) behind\b"
+        r"|\bbehind (it|the (last|first|previous|next|same|tokens?|words?|texts?|norms?|sums?)|each|'|\")",
+        "'after' for what follows, 'before' for what precedes",
         "A token behind the last one is the next.",
-        "The token after it is the next.",
+        "The token after it is the next, ReLU is behind in all five races, and the norms stand before the parts.",
     ),
     "last time": Tic(
         r"\blast time\b",
@@ -58,11 +59,12 @@ TICS = {
         "It looks at the last time this word stood.",
         "It looks at the previous occurrence of this word, the last one in time.",
     ),
-    "guess": Tic(
-        r"\bguess(e[sd]|ing)?\b",
+    "guess": Tic(  # of a model; a reader may guess
+        r"\b(models?|tiny|tokens?|heads?|text|it)( has to| have to| must| can)? guess(es|ed)?\b"
+        r"|\b(its|tiny's|model's|three|next) guess(es)?\b",
         "'predict', 'prediction'",
         "The model guesses the next token.",
-        "The model predicts the next token.",
+        "The model predicts the next token, and a name for a feature is a guess.",
     ),
     "exclamation mark": Tic(
         r"(?<=[\w)])!(?=\s|$)",
@@ -190,7 +192,7 @@ def test_code_formulas_and_addresses_are_no_prose():
         faults("`tokens a second` and $a!$ and\n```\nbehind\n```\n[here](https://x.org/behind) ![alt](behind.png)")
         == []
     )
-    assert len(faults("`x` tokens\na second, and behind")) == 2
+    assert len(faults("`x` tokens\na second, and behind it")) == 2
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

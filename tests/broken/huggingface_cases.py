@@ -180,7 +180,7 @@ CASES: dict[str, Build] = {
     "quantization_config of bitsandbytes": config(quantization_config={"load_in_4bit": True}),
     "names of GPT-NeoX": renamed("model.", "gpt_neox."),
     "names of Meta in safetensors": renamed("model.layers", "layers"),
-    "names inside a wrapper": renamed("model.", "_orig_mod.model."),
+    "names behind a wrapper": renamed("model.", "_orig_mod.model."),
     "a layer numbered with a zero before": renamed("layers.1.", "layers.01."),
     "a NaN among the weights": spoiled(float("nan")),
     "an infinite weight": spoiled(float("inf")),
