@@ -345,7 +345,7 @@ def test_another_cut_keeps_the_bytes_and_the_title_has_the_medians(shown, subjec
     ((title, figure),) = shown
     learned, shuffled, halved, byte_wise = [np.median([x for x, _ in row]) for row in points(figure.axes[0])]
     assert title == (
-        f"Bits per character: as learned {learned:.1f}, shuffled {shuffled:.1f}, "
+        f"Bits per character: learned {learned:.1f}, shuffled {shuffled:.1f}, "
         f"cut otherwise {halved:.1f}, bytes {byte_wise:.1f}"
     )
 

@@ -57,7 +57,7 @@ def other_cuts(text: str, subject: Subject, draws: int = 20) -> None:
     bits = {name: [_bits(subject, way) / len(text) for way in cuts] for name, cuts in ways.items()}
     whole, shuffled, halved, byte_wise = (sorted(values)[len(values) // 2] for values in bits.values())
     title = (
-        f"Bits per character: as learned {whole:.1f}, shuffled {shuffled:.1f}, "
+        f"Bits per character: learned {whole:.1f}, shuffled {shuffled:.1f}, "
         f"cut otherwise {halved:.1f}, bytes {byte_wise:.1f}"
     )
     alt = "Rows of dots: bits per character of one text, given to the model in four ways."
