@@ -420,7 +420,7 @@ def pretended(subject, how: str) -> Subject:
 
 
 @pytest.mark.parametrize("how", ["zero", "short", "together"])
-def test_untrained_tokens_are_found_in_the_output_table_of_an_untied_model(shown, subject, how):
+def test_untrained_tokens_are_found_in_the_output_table_of_an_untied_model(shown, subject, how, capsys):
     with torch.no_grad():
         model = pretended(subject, how)
         look.untrained(model)
@@ -430,6 +430,10 @@ def test_untrained_tokens_are_found_in_the_output_table_of_an_untied_model(shown
     assert found.sum() == 50 + 4096 - subject.tokenizer.bos_id
     ((title, figure),) = shown
     assert title == f"Tokens that look never met, special ones apart: 50 of {how}"
+    n_special = len(subject.tokenizer.special_ids)
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"ringed in {how}: <|begin_of_text|>, <|end_of_text|>, ")
+    assert printed.endswith(f" and {n_special - 3} more\n")
     assert figure.axes[0].get_title("left") == f"{how}: {found.sum():,} of 4,096"
 
 

@@ -164,8 +164,8 @@ def _trained_tables(vocabulary: int, never: int, steps: int, one_table: bool) ->
 
 
 def untrained(*subjects: Subject | None, most: int = 5) -> None:
-    """The tokens whose rows of the output table lie where those of tokens never met do."""
-    panels, found = {}, []
+    """The tokens whose rows of the output table lie where those of tokens never met do; prints whose these are."""
+    panels, found, ringed = {}, [], []
     for subject in present(*subjects):
         measured = never_met_rows(subject)
         if measured is None:
@@ -182,10 +182,13 @@ def untrained(*subjects: Subject | None, most: int = 5) -> None:
         named = {token: names[token] for token in sorted(chosen, key=lambda token: -lengths[token].item())}
         panels[subject.name] = likeness, lengths, border, reference, named
         found.append(f"{len(others)} of {subject.name}")
+        names = [subject.tokenizer.token_bytes(token).decode() for token in reference.nonzero().flatten().tolist()]
+        ringed.append(f"ringed in {subject.name}: {', '.join(names[:3])} and {len(names) - 3} more")
     if panels:
         title = f"Tokens that look never met, special ones apart: {', '.join(found)}"
         alt = "For each model a cloud of dots, a token each: those like rows never met stand black at the right."
         show_figure(figures.draw_untrained(panels, title), alt)
+        print("\n".join(ringed))
 
 
 def untrained_of(subject: Subject) -> Bool[Tensor, " vocab"]:
