@@ -123,6 +123,22 @@ def test_every_part_asks_recalls_explores_and_has_exercises(path):
     assert "show.mark(prediction" in code
 
 
+def minutes(path: Path) -> float:
+    """What reading takes at 230 words a minute, 8 seconds a line of code, and 40 seconds a figure."""
+    words = sum(len(source(cell).split()) for cell in cells(path, "markdown"))
+    lines = sum(bool(line.strip()) for cell in cells(path, "code") for line in source(cell).splitlines())
+    outputs = [out for cell in cells(path, "code") for out in cell["outputs"]]
+    figures = sum("image/png" in out.get("data", {}) for out in outputs)
+    return words / 230 + (8 * lines + 40 * figures) / 60
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_the_stated_reading_time_is_what_reading_takes(path):
+    if "lessons.looks" in source(cells(path, "code")[0]):
+        stated = re.search(r"^Reading (\d+) min\b", source(cells(path, "markdown")[0]), flags=re.MULTILINE)
+        assert abs(int(stated[1]) / minutes(path) - 1) < 0.1
+
+
 def test_readme_names_every_part_with_files_that_exist():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for name in NAMES:

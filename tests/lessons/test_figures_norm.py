@@ -62,6 +62,20 @@ def test_squares_show_the_numbers_their_squares_and_the_division():
     assert texts(divided) == ["1.34", "-0.45"]
 
 
+def test_multiples_of_a_vector_are_drawn_before_and_after_the_division(shown):
+    x = torch.tensor([3.0, -4.0])
+    figure = figures.draw_scaled([x, -2 * x], "title")
+    (one, two), (divided, turned) = np.array(figure.axes).reshape(2, 2)
+    assert (heights(one), heights(two)) == ([3, -4], [-6, 8])
+    size = math.sqrt(12.5)
+    assert np.allclose(heights(divided), [3 / size, -4 / size])
+    assert np.allclose(heights(turned), [-3 / size, 4 / size])
+    assert two.get_title("left") == f"RMS {2 * size:g}"
+    look.scaled([2, -4, 4, 0])
+    ((title, _),) = shown
+    assert title == "RMS 3, 30, 30: divided by it, the same numbers, up to the sign"
+
+
 def test_slopes_touch_the_loss_with_its_derivative():
     (ax,) = figures.draw_slope([0.0, 3.0], "title").axes
     assert texts(ax) == ["w = 0: gradient -4", "w = 3: gradient +2"]

@@ -136,6 +136,24 @@ def draw_squares(x: Float[Tensor, " features"], title: str) -> Figure:
     return figure
 
 
+def draw_scaled(vectors: Sequence[Float[Tensor, " features"]], title: str) -> Figure:
+    """Vectors of a few numbers, above as they are and below divided by their RMS; each bar has its value."""
+    figure, axes = plt.subplots(2, len(vectors), figsize=(style.WIDTH, 3.8), sharey="row", squeeze=False)
+    for column, x in enumerate(vectors):
+        size = x.square().mean().sqrt()
+        for ax, values, name in zip(
+            axes[:, column], (x + 0.0, x / size + 0.0), (f"RMS {size:g}", f"divided by {size:g}"), strict=True
+        ):
+            shown = ax.bar(range(len(values)), values.tolist(), color=style.NORM, width=0.6)
+            ax.bar_label(shown, [f"{value:g}" for value in values.numpy().round(2).tolist()], padding=2)
+            ax.axhline(0, color="black", linewidth=0.8)
+            ax.set(xticks=[], yticks=[])
+            ax.set_title(name, fontsize=12, fontweight="normal")
+            ax.margins(y=0.2)
+    style.headline(figure, title)
+    return figure
+
+
 def draw_circle(
     points: Float[Tensor, "points 2"],
     divided: Float[Tensor, "points 2"],

@@ -173,6 +173,19 @@ def squares(x: Sequence[float]) -> None:
     show_figure(figures.draw_squares(values, title), alt)
 
 
+def scaled(x: Sequence[float], factors: Sequence[float] = (1, 10, -10)) -> None:
+    """A vector and some multiples of it, each divided by its RMS."""
+    vectors = [factor * torch.as_tensor(x, dtype=torch.float32) for factor in factors]
+    sizes = [rms(vector) for vector in vectors]
+    kept = len(
+        {tuple((vector / size).abs().numpy().round(4)) for vector, size in zip(vectors, sizes, strict=True)}
+    )
+    found = "the same numbers, up to the sign" if kept == 1 else f"{kept} different vectors"
+    title = f"RMS {', '.join(f'{size:g}' for size in sizes)}: divided by it, {found}"
+    alt = "Bars of a vector and of two multiples of it; below, the same after the division."
+    show_figure(figures.draw_scaled(vectors, title), alt)
+
+
 def circle(points: Float[Tensor, "points 2"], weight: Sequence[float] = (1.0, 1.0)) -> None:
     """Points of the plane, divided by their RMS: all on a circle; and weighted: an ellipse."""
     divided = F.rms_norm(points, (2,), eps=1e-9)

@@ -1,0 +1,113 @@
+"""Part 1 - what is shown on the tour: one sentence through the whole model, and six words at its end."""
+
+import torch
+
+from decoding_llama3.inspect import probe
+from decoding_llama3.lessons.figures import tokenizer_tour as figures
+from decoding_llama3.lessons.fonts import token_label
+from decoding_llama3.lessons.show import show_figure, token_strings
+from decoding_llama3.lessons.subject import Subject, present
+
+# A vocabulary of six words with a row of three numbers each, and the vector at the end of the stream.
+ROWS = {
+    " time": (1, 1, 0),
+    " king": (1, 0, 0),
+    " bird": (0, 1, 0),
+    " the": (0, 1, 1),
+    " gold": (1, -1, 1),
+    ",": (-1, 0, -1),
+}
+VECTOR = (2, 1, -1)
+
+
+def next_words(text: str, *subjects: Subject | None, most: int = 5) -> None:
+    """The most probable tokens after `text`."""
+    panels, found = {}, []
+    for subject in present(*subjects):
+        top = subject.model(subject.ids(text))[0, -1].softmax(dim=-1).cpu().topk(most)
+        likely = token_strings(top.indices, subject.tokenizer)
+        panels[subject.name] = top.values, likely
+        found.append(f"{subject.name} gives {top.values[0]:.3f} to {token_label(likely[0])}")
+    title = f"After '{_shortened(text)}' {', '.join(found)}"
+    alt = "Bars for each model: the probabilities of the likeliest next tokens, and of all others together."
+    show_figure(figures.draw_next(panels, title), alt)
+
+
+def ride(text: str, subject: Subject) -> None:
+    """The last tokens of `text` on their way through the model, and what each depth would say."""
+    ids, model = subject.ids(text), subject.model
+    count = min(4, ids.shape[1])
+    stream = list(probe.residual_stream(model, ids).values())
+    chances = [logits[0, -1].softmax(dim=-1).cpu() for logits in probe.logit_lens(model, ids)]
+    answer = int(chances[-1].argmax())
+    firsts = token_strings(torch.stack([p.argmax() for p in chances]), subject.tokenizer)
+    guesses = [(first, p[answer].item()) for first, p in zip(firsts, chances, strict=True)]
+    vectors = [figures.last_features(x[0], count) for x in (stream[0], stream[-1])]
+    word = firsts[-1]
+    title = f"From {guesses[0][1]:.3f} to {guesses[-1][1]:.3f}: in {len(guesses) - 1} blocks "
+    title += f"'{_shortened(text)}' comes to {token_label(word)}"
+    alt = (
+        "Tokens ride on grey lines through ten numbered silhouettes, from their ids to the next word. "
+        "Below, bars: how probable that word is after each block."
+    )
+    words = subject.words(text)[-count:]
+    show_figure(figures.draw_ride(words, ids[0, -count:].tolist(), vectors, guesses, word, title), alt)
+
+
+def six_logits() -> None:
+    """Six rows times one vector: six logits."""
+    logits = _six()
+    words = list(ROWS)
+    best = max(range(len(words)), key=logits.__getitem__)
+    title = f"Six words, six logits: {token_label(words[best])} agrees best with x, {logits[best]:+d}"
+    alt = "Six rows of three numbers, each multiplied with one vector; the sums as bars."
+    show_figure(figures.draw_logits(ROWS, VECTOR, logits, title), alt)
+
+
+def six_probabilities() -> None:
+    """The six logits become probabilities."""
+    logits = torch.tensor(_six(), dtype=torch.float32)
+    p = logits.softmax(dim=-1)
+    best, second = p.topk(2).values.tolist()
+    title = (
+        f"A logit that is higher by 1 is e times as probable: {best:.3f} is {best / second:.2f} times {second:.3f}"
+    )
+    alt = "Three panels of bars for six words: logits, exponentials, probabilities."
+    show_figure(figures.draw_softmax(list(ROWS), logits, title), alt)
+
+
+def six_losses() -> None:
+    """The loss of each of the six words, had it come."""
+    p = torch.tensor(_six(), dtype=torch.float32).softmax(dim=-1)
+    low, high = -p.max().log().item(), -p.min().log().item()
+    first, last = list(ROWS)[int(p.argmax())], list(ROWS)[int(p.argmin())]
+    title = (
+        f"The loss is -ln p: {low:.2f} nats if {token_label(first)} comes, {high:.2f} if {token_label(last)} does"
+    )
+    alt = "The falling curve of minus the logarithm of p, with a dot for each of six words; nats and bits."
+    show_figure(figures.draw_losses(list(ROWS), p, title), alt)
+
+
+def _six() -> list[int]:
+    return [sum(u * x for u, x in zip(row, VECTOR, strict=True)) for row in ROWS.values()]
+
+
+def surprises(text: str, *subjects: Subject | None) -> None:
+    """The loss of each token of `text`."""
+    panels, found = {}, []
+    for subject in present(*subjects):
+        ids = subject.ids(text)
+        losses = probe.next_token_losses(subject.model(ids), ids)[0].float().cpu()
+        words = subject.words(text)[1:]
+        panels[subject.name] = words, losses
+        top = int(losses.argmax())
+        found.append(f"{subject.name} {losses.mean():.2f} nats (most at {token_label(words[top])})")
+    alt = "A bar for each token of the sentence: its loss in nats; the mean as a dashed line."
+    show_figure(figures.draw_surprises(panels, f"Mean loss: {', '.join(found)}"), alt)
+
+
+def _shortened(text: str, most: int = 24) -> str:
+    """The end of a text, from a word on, for a title."""
+    if len(text) <= most:
+        return text
+    return "..." + text[-most:].partition(" ")[2] if " " in text[-most:] else "..." + text[-most:]

@@ -1,0 +1,170 @@
+"""The figures of Part 1's second half: what is drawn is what was given, and titles say it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.colors import to_hex
+
+import decoding_llama3 as dl
+from decoding_llama3.lessons import style
+from decoding_llama3.lessons.figures import announcement as figures
+from decoding_llama3.lessons.looks import announcement as look
+from decoding_llama3.lessons.subject import Subject
+
+
+@pytest.fixture(autouse=True)
+def _close():
+    style.use_style()
+    yield
+    plt.close("all")
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """The titles of what is shown, in place of showing it."""
+    kept = []
+
+    def keep(figure, alt):
+        assert len(alt.split()) >= 6
+        kept.append((figure.get_suptitle().replace("\n", " "), figure))
+
+    monkeypatch.setattr(look, "show_figure", keep)
+    return kept
+
+
+def bars(ax) -> list:
+    return [bar for container in ax.containers for bar in container]
+
+
+def texts(ax) -> list[str]:
+    return [text.get_text() for text in ax.texts]
+
+
+def dots(ax) -> list[list[float]]:
+    marked = [line for line in ax.lines if line.get_marker() == "o"]
+    return [point for line in marked for point in np.stack(line.get_data()).astype(float).T.tolist()]
+
+
+def labels(axis) -> list[str]:
+    return [label.get_text() for label in axis.get_ticklabels()]
+
+
+def test_a_waterfall_starts_where_the_last_step_ended():
+    (ax,) = figures.draw_waterfall([("old", 6_000_000_000), ("less", -500_000_000), ("more", 10**9)], "title").axes
+    assert np.allclose([bar.get_height() for bar in bars(ax)], [6, -0.5, 1, 6.5])
+    assert np.allclose([bar.get_y() for bar in bars(ax)], [0, 6, 5.5, 0])
+    assert texts(ax) == ["6.000", "-500 million", "+1,000 million", "6.500"]
+
+
+def test_gaps_are_dots_around_zero_with_their_names():
+    (ax,) = figures.draw_gaps({"tuned": {"A": 40.0, "B": 8.0}, "base": {"C": -0.5, "D": 2.0}}, "title").axes
+    assert dots(ax) == [[8, 0], [40, 0], [-0.5, 1], [2, 1]]
+    assert {"B +8.0", "A +40.0", "C -0.5, D +2.0"} <= set(texts(ax))
+    assert labels(ax.yaxis) == ["tuned", "base"]
+
+
+def test_optima_are_dots():
+    (ax,) = figures.draw_optima({"a law": 27.1, "another": 93.0}, "title").axes
+    assert dots(ax) == [[27.1, 0], [93, 1]]
+    assert texts(ax) == ["27", "93"]
+    assert labels(ax.yaxis) == ["a law", "another"]
+
+
+def test_a_law_has_its_curve_its_floor_and_its_marks():
+    (ax,) = figures.draw_law([1e9, 1e10], [3.0, 2.0], 1.5, {"here": (2e9, 2.5)}, "title").axes
+    assert list(ax.lines[0].get_ydata()) == [3, 2]
+    assert set(ax.lines[1].get_ydata()) == {1.5}
+    assert dots(ax) == [[2e9, 2.5]]
+    assert texts(ax) == ["with endless text", "here"]
+
+
+def test_only_the_answer_is_counted():
+    (ax,) = figures.draw_counted([" a", "b", "c"], [1.0, 2.0, 3.0], 2, "title").axes
+    assert [bar.get_height() for bar in bars(ax)] == [1, 2, 3]
+    assert [to_hex(bar.get_facecolor()) == "#000000" for bar in bars(ax)] == [False, False, True]
+    assert labels(ax.xaxis) == ["␣a", "b", "c"]
+    assert {"read", "counted"} <= set(texts(ax))
+
+
+def test_clipped_gains_have_a_panel_each():
+    figure = figures.draw_clipped(
+        {"good": [0.5, 1.0, 1.2], "bad": [-0.8, -1.0, -2.0]}, [0.5, 1.0, 2.0], 0.2, "title"
+    )
+    good, bad = figure.axes
+    assert list(good.lines[0].get_ydata()) == [0.5, 1.0, 1.2]
+    assert list(bad.lines[0].get_ydata()) == [-0.8, -1.0, -2.0]
+    assert (dots(good), dots(bad)) == ([[1, 1]], [[1, -1]])
+
+
+def test_margins_show_before_after_and_the_change():
+    figure = figures.draw_margins(
+        {"preferred": (-7.0, -5.0), "other": (-50.0, -60.0)}, ("before", "after"), "title"
+    )
+    (ax,) = figure.axes
+    assert dots(ax) == [[-7, 0], [-5, 0], [-50, 1], [-60, 1]]
+    assert {"+2.0", "-10.0"} <= set(texts(ax))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["before", "after"]
+
+
+def test_titles_say_what_is_drawn(shown):
+    way, gaps = look.steps_to_the_8b(), look.gaps()
+    times, (reached, floor) = look.optima(8.03e9), look.law(8.03e9)
+    look.clipped_gains()
+    titles = [title for title, _ in shown]
+    assert titles[
+        0
+    ] == f"Shared keys save {-way['shared keys'] / 1e6:,.0f} million, the wider feed-forward adds " + (
+        f"{way['wider feed-forward'] / 1e6:,.0f} million"
+    )
+    low, high = min(gaps["tuned"].values()), max(gaps["tuned"].values())
+    assert f"Ahead by {low:.0f} to {high:.0f} points" in titles[1]
+    assert f"{min(times.values()):.0f} to {max(times.values()):.0f} times" in titles[2]
+    assert f"endless text would bring {reached - floor:.2f} more" in titles[3]
+    drawn = [list(ax.lines[0].get_ydata()) for ax in shown[4][1].axes]
+    good, bad = max(drawn[0]), -min(drawn[1])
+    assert titles[4] == f"A good answer's token earns at most {good:.1f}; a bad one's loses {bad:.1f} when doubled"
+
+
+def test_the_optimum_has_the_least_loss_of_its_budget():
+    n = 8.03e9
+    tokens = look.optimal_tokens(n, look.A, look.B, look.ALPHA, look.BETA)
+    here = look.law_of_loss(n, tokens)
+    for factor in (0.9, 1.1):
+        assert look.law_of_loss(factor * n, tokens / factor) > here
+
+
+def test_cheaper_training_reaches_the_same_loss():
+    n = 8.03e9
+    size, tokens, cheaper = look.cheaper_training(n)
+    assert math.isclose(look.law_of_loss(size, tokens), look.law_of_loss(n, look.READ), rel_tol=1e-4)
+    assert math.isclose(cheaper * size * tokens, n * look.READ, rel_tol=1e-9)
+
+
+def test_answers_are_measured_after_the_question(shown):
+    model = dl.load_model("tiny")
+    tiny = Subject("tiny", model, dl.load_tokenizer("tiny"))
+    with torch.no_grad():
+        losses = look.answer_losses(tiny, "Once upon a", " time there")
+        unchanged, trained = look.preferences(tiny, "Once upon a", {"preferred": " time", "other": " the"})
+        p = model(tiny.ids("Once upon a"))[0, -1].softmax(dim=-1)
+    assert len(losses) == 2
+    (time,) = tiny.tokenizer.encode(" time")
+    assert math.isclose(losses[0], -p[time].log(), rel_tol=1e-3)
+    assert math.isclose(unchanged, math.log(2))
+    (_, counted), (title, drawn) = shown
+    assert len(bars(counted.axes[0])) == 5
+    (before, _), (after, _), (other_before, _), (other_after, _) = dots(drawn.axes[0])
+    margin = after - before - (other_after - other_before)
+    assert math.isclose(trained, math.log1p(math.exp(-0.1 * margin)), rel_tol=1e-6)
+    assert f"{trained:.3f} after {margin:+.1f} nats of change" in title
+    assert f"Answers {before - other_before:.0f} nats apart: loss {unchanged:.3f}" in title
+
+
+def test_the_board_gives_the_chance_to_win():
+    assert look.chance_to_win(0) == 0.5
+    assert math.isclose(look.chance_to_win(30) + look.chance_to_win(-30), 1)
+    assert math.isclose(look.chance_to_win(17), 0.524, abs_tol=5e-4)
+    assert look.tokens_of_tiny() == 7_260_943
