@@ -1,5 +1,6 @@
 """Part 2's figures: what is drawn is what was given, and each says in words what it shows."""
 
+import csv
 import dataclasses
 import itertools
 import random
@@ -15,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import decoding_llama3 as dl
+from decoding_llama3.inference.data import data_directory
 from decoding_llama3.inspect import probe
 from decoding_llama3.lessons import style
 from decoding_llama3.lessons.figures import config as figures
@@ -256,9 +258,9 @@ def test_a_model_lies_on_as_many_cards_as_it_needs(name, card, cards):
 def test_a_moved_field_changes_what_it_should():
     c = dl.LlamaConfig.from_preset("llama3-8b")
     fewer = title_of(look.moved(c, "n_layers", 0.5))
-    assert fewer.startswith("n_layers 16: 4,540,469,248 parameters (-3,489,792,000), 9.6 GB")
+    assert fewer == "n_layers 16: 4.54 billion parameters (-3.49), 9.6 GB with the cache"
     longer = look.moved(c, "tokens", 16)
-    assert title_of(longer).startswith("tokens 131,072: 8,030,261,248 parameters (+0), 33.2 GB")
+    assert title_of(longer) == "tokens 131,072: 8.03 billion parameters (+0.00), 33.2 GB with the cache"
     assert np.isclose(widths(longer.axes[3])[1], c.kv_cache_bytes(131_072) / 1e9)
     assert np.isclose(widths(look.moved(c, "texts", 4).axes[3])[1], 4 * c.kv_cache_bytes(8192) / 1e9)
 
@@ -461,13 +463,27 @@ def test_memory_is_that_of_the_configuration(shown):
     assert np.allclose(widths(figure.axes[0]), [32.12, 16.06, 8.0, 4.0], atol=0.1)
 
 
-def test_equal_work_says_how_far_shapes_lie_apart(shown):
+def test_equal_work_says_how_far_shapes_lie_apart(shown, capsys):
     apart = look.equal_work()
     ((title, figure),) = shown
     dots = [line.get_xdata()[0] for line in figure.axes[0].lines]
-    gaps = [max(group) - min(group) for group in (dots[:3], dots[3:6], dots[6:])]
+    gaps = [max(group) - min(group) for group in (dots[:4], dots[4:7], dots[7:])]
     assert list(apart.values()) == gaps
     assert all(f"{gap:.3f}" in title for gap in gaps)
+    first, narrow, second = capsys.readouterr().out.split("; ")
+    assert first == "6 x 256: 1.768 after 1.23 million tokens"
+    assert narrow == "6 x 192: 1.682 after 2.03 million tokens"
+    assert second == "6 x 256: 1.640 after 2.46 million tokens\n"
+
+
+def test_tying_saves_a_table():
+    parameters = {(run["group"], run["seed"]): int(run["parameters"]) for run in ablation_runs()}
+    assert np.isclose(look.tied_saving(), 1 - parameters["tying", "0"] / parameters["llama3", "0"])
+
+
+def ablation_runs():
+    with (data_directory() / "ablations" / "runs.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def test_hugging_face_counts_the_same(capsys):

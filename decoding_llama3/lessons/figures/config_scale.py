@@ -165,7 +165,12 @@ def _name_floors(ax: Axes, config: LlamaConfig) -> None:
     row = HPacker(children=[square, TextArea(f"{area:,} parameters")], align="center", pad=0, sep=6)
     ax.add_artist(
         AnchoredOffsetbox(
-            "upper center", child=row, frameon=False, bbox_to_anchor=(0.5, -0.06), bbox_transform=ax.transAxes
+            "upper center",
+            child=row,
+            frameon=False,
+            borderpad=1.9,
+            bbox_to_anchor=(0.5, 0),
+            bbox_transform=ax.transAxes,
         )
     )
 

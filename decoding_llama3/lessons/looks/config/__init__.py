@@ -10,7 +10,7 @@ from decoding_llama3.lessons.looks.config.building import (
     width_rule,
 )
 from decoding_llama3.lessons.looks.config.drawing import ALT, drawn, moved, towers
-from decoding_llama3.lessons.looks.config.memory import equal_work, memory_need
+from decoding_llama3.lessons.looks.config.memory import equal_work, memory_need, tied_saving
 from decoding_llama3.lessons.looks.config.models import context_lengths, learned_order, nearest_rows, swept_fields
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "nearest_rows",
     "shape_ladder",
     "swept_fields",
+    "tied_saving",
     "towers",
     "toy_lookup",
     "width_rule",

@@ -49,9 +49,7 @@ def embedded_rows(subject: Subject, text: str) -> None:
     token, count = Counter(ids[0, 1:].tolist()).most_common(1)[0]
     same = [place for place, i in enumerate(ids[0].tolist()) if i == token] if count > 1 else []
     words = subject.words(text)
-    found = (
-        f"{words[same[0]]!r} stands {count} times, with the same row" if same else "no token stands twice"
-    )
+    found = f"{words[same[0]]!r} stands {count} times, with the same row" if same else "no token stands twice"
     title = f"{len(words)} ids become {len(words)} rows of {rows.shape[1]:,} numbers; {found}"
     alt = "A strip of colours per token of the sentence, one column per feature; equal tokens have equal strips."
     show_figure(figures.draw_embedded_rows(words, rows, same, title), alt)

@@ -40,9 +40,12 @@ def moved(config: LlamaConfig, field: str, times: float) -> Figure:
     else:
         value = round(getattr(config, field) * times)
         changed = replace(config, **{field: value}, head_dim=0 if field == "dim" else config.head_dim)
-    load, difference = load_of(changed, tokens, texts), changed.n_params - config.n_params
+    load, difference = load_of(changed, tokens, texts), (changed.n_params - config.n_params) / 1e9
     needed = figures.in_bytes(load.weights + load.cache)
-    title = f"{field} {value:,}: {changed.n_params:,} parameters ({difference:+,}), {needed} with the cache"
+    title = (
+        f"{field} {value:,}: {changed.n_params / 1e9:.2f} billion parameters ({difference:+.2f}), "
+        f"{needed} with the cache"
+    )
     return figures.draw_to_scale(changed, load, title, before=config)
 
 

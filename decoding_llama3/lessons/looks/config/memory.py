@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 
 from decoding_llama3.config import LlamaConfig
+from decoding_llama3.experiments import ablation
 from decoding_llama3.inference.data import data_directory
 from decoding_llama3.inference.memory import weight_bytes
 from decoding_llama3.lessons.figures import config_models as figures
@@ -48,8 +49,10 @@ def equal_work() -> dict[str, float]:
     with (data_directory() / "tiny-llama3" / "shapes.csv").open(encoding="utf-8") as file:
         runs = [{key: float(value) for key, value in run.items()} for run in csv.DictReader(file)]
     same = [run for run in runs if 8e13 < run["flops"] < 9e13]
+    again = next(run["bits_per_byte"] for run in same if run["seed"] != 3)
     groups = {
-        "depth or width": _named(same, [(3, 352, 4096), (6, 256, 4096), (12, 192, 4096)]),
+        "depth or width": _named(same, [(3, 352, 4096), (6, 256, 4096), (12, 192, 4096)])
+        | {"6 x 256, another seed": again},
         "vocabulary": _named(same, [(6, 256, 2048), (6, 256, 4096), (6, 256, 8192)]),
         "size": _named(same, [(6, 192, 4096), (6, 256, 4096), (6, 320, 4096)]),
     }
@@ -64,6 +67,17 @@ def equal_work() -> dict[str, float]:
     )
     alt = "Left dots of bits per byte for shapes in three groups; right two lines between two vocabularies."
     show_figure(figures.draw_equal_work(groups, pairs, f"{title} bits per byte"), alt)
+    read = sorted(
+        (run["tokens"], run["dim"], run["bits_per_byte"])
+        for run in runs
+        if (run["layers"], run["vocab_size"], run["seed"]) == (6, 4096, 3) and run["flops"] < 1e14
+    )
+    compared = [row for row in read if row[1] == 256] + [row for row in read if row[1] == 192][:1]
+    words = (
+        f"6 x {dim:.0f}: {bits:.3f} after {tokens / 1e6:.2f} million tokens"
+        for tokens, dim, bits in sorted(compared)
+    )
+    print("; ".join(words))
     return apart
 
 
@@ -77,3 +91,13 @@ def _named(runs: Sequence[dict[str, float]], shapes: Sequence[tuple[int, int, in
         )  # fmt: skip
         found[f"{blocks} x {dim}, {vocabulary:,}"] = run["bits_per_byte"]
     return found
+
+
+def tied_saving() -> float:
+    """The share of its parameters that the model of the lab saves by tying."""
+    settings = ablation.Settings()
+    untied, tied = (
+        sum(p.numel() for p in ablation.build_variant(ablation.Variant(tying=kind), 0, 96, settings).parameters())
+        for kind in ("untied", "tied")
+    )
+    return 1 - tied / untied
