@@ -102,6 +102,7 @@ def test_words_name_the_fields_and_the_card():
     )
     assert {"dim = 2,048", "n_kv_heads x head_dim = 8 x 64 = 512", "hidden_dim = 8,192"} <= set(texts(fields))
     assert widths(card) == [100, 20]
+    assert [bar.get_x() for bars in card.containers for bar in bars] == [0, 100]
     assert texts(card) == ["weights in bfloat16: 100.0 GB", "cache of 1 text of 10 tokens: 20.0 GB"]
     assert card.get_xlabel() == "2 graphics cards of 80 GB each"
     assert len(dashed(card)) == 2
@@ -141,7 +142,7 @@ def test_a_lookup_shows_the_table_and_the_rows_picked():
     assert texts(left) == ["1", "-2", "3", "4.5"]
     assert texts(right) == ["3", "4.5", "1", "-2", "3", "4.5"]
     assert [label.get_text() for label in right.get_yticklabels()] == ["bird", "a", "bird"]
-    assert [label.get_text() for label in left.get_yticklabels()] == ["0  a", "1  bird"]
+    assert [label.get_text() for label in left.get_yticklabels()] == ["0 a", "1 bird"]
     first, _, last = (label.get_color() for label in right.get_yticklabels())
     assert first == last == left.get_yticklabels()[1].get_color()
     assert len(figure.artists) == 3  # a line per token

@@ -21,7 +21,7 @@ def draw_toy_lookup(
     figure, (left, gap, right) = plt.subplots(1, 3, figsize=(style.WIDTH, height), width_ratios=(4, 2, 4))
     gap.axis("off")
     colours = dict(zip(sorted(set(ids.tolist())), style.VARIANTS[1:], strict=False))
-    _draw_numbers(left, table, [f"{i}  {word}" for i, word in enumerate(words)], colours, range(len(words)))
+    _draw_numbers(left, table, [f"{i} {word}" for i, word in enumerate(words)], colours, range(len(words)))
     right.yaxis.tick_right()
     _draw_numbers(right, table[ids], [words[i] for i in ids], colours, ids.tolist())
     left.set_title(f"the table, {len(words)} x {table.shape[1]}", fontsize=12, fontweight="normal")

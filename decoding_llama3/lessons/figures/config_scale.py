@@ -84,7 +84,7 @@ def draw_towers(models: Mapping[str, tuple[LlamaConfig, str]], title: str) -> Fi
 
 def draw_block_matrices(config: LlamaConfig, names: Sequence[str], title: str) -> Figure:
     """Some matrices of a block beside each other, to scale; over each its sides and how many numbers it has."""
-    figure, axes = plt.subplots(1, len(names), figsize=(style.WIDTH, 2.9))
+    figure, axes = plt.subplots(1, len(names), figsize=(style.WIDTH, 3.2))
     longest = max(strips(config)[name] for name in names)
     for ax, name in zip(axes, names, strict=True):
         length = strips(config)[name]
@@ -92,7 +92,7 @@ def draw_block_matrices(config: LlamaConfig, names: Sequence[str], title: str) -
         words = f"{name}\n{length:,} x {config.dim:,}\n= {length * config.dim:,}"
         ax.set_title(words, fontsize=12, fontweight="normal", loc="center")
         ax.set(xlim=(-0.55 * longest, 0.55 * longest), ylim=(0, 1.02 * config.dim), xticks=[], yticks=[])
-        ax.set_aspect("equal")
+        ax.set_aspect("equal", anchor="S")
         ax.spines[:].set_visible(False)
     style.headline(figure, title)
     return figure
