@@ -137,15 +137,16 @@ def test_matrices_say_their_sides_and_counts():
 
 def test_a_lookup_shows_the_table_and_the_rows_picked():
     table = torch.tensor([[1.0, -2.0], [3.0, 4.5]])
-    figure = figures.draw_toy_lookup(["a", "bird"], table, torch.tensor([1, 0, 1]), "title")
+    figure = figures.draw_toy_lookup(["a", "bird"], table, torch.tensor([1, 0, 1, 1]), "title")
     left, _, right = figure.axes
     assert texts(left) == ["1", "-2", "3", "4.5"]
-    assert texts(right) == ["3", "4.5", "1", "-2", "3", "4.5"]
-    assert [label.get_text() for label in right.get_yticklabels()] == ["bird", "a", "bird"]
+    assert texts(right) == ["3", "4.5", "1", "-2", "3", "4.5", "3", "4.5"]
+    assert [label.get_text() for label in right.get_yticklabels()] == ["bird", "a", "bird", "bird"]
     assert [label.get_text() for label in left.get_yticklabels()] == ["0 a", "1 bird"]
-    first, _, last = (label.get_color() for label in right.get_yticklabels())
-    assert first == last == left.get_yticklabels()[1].get_color()
-    assert len(figure.artists) == 3  # a line per token
+    first, second, *_ = (label.get_color() for label in right.get_yticklabels())
+    assert first == left.get_yticklabels()[1].get_color() != second
+    assert [text.get_color() for text in right.texts[:4]] == [first, first, second, second]
+    assert len(figure.artists) == 4  # a line per token
 
 
 def test_embedded_rows_outline_the_same_token():
@@ -187,6 +188,7 @@ def test_the_order_of_learning_has_shares_and_losses():
     assert (widths(shares), widths(losses)) == ([0.25, 0.75], [0, 3.14])
     assert texts(shares) == [" 25%", " 75%"]
     assert texts(losses) == [" none in this text", " 3.1"]
+    assert to_hex(losses.patches[0].get_facecolor()) == style.MODEL_COLOURS["tiny"].lower()
 
 
 def test_what_lies_beyond_training_is_shaded():
@@ -248,6 +250,10 @@ def test_the_drawing_says_its_numbers(shown):
     blocks = sum(a * b for name, (a, b) in strips(figure.axes[0]).items() if name.startswith("w"))
     assert title == f"Llama 3 8B: 8,030,261,248 parameters, {blocks / c.n_params:.0%} of them in its 32 blocks"
     assert np.allclose(widths(figure.axes[3]), [2 * c.n_params / 1e9, c.kv_cache_bytes(8192) / 1e9])
+
+
+def test_a_block_has_its_two_norms():
+    assert drawing.block_params(dl.LlamaConfig.from_preset("llama3-8b")) == 218_112_000
 
 
 @pytest.mark.parametrize(("name", "card", "cards"), [("tiny", 24e9, 1), ("llama3-70b", 80e9, 2)])

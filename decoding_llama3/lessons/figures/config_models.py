@@ -75,7 +75,7 @@ def draw_context_lengths(panels: Mapping[str, tuple[int, Losses]], title: str) -
         if not all(within):
             ax.axvspan(sum(within) - 0.5, len(losses) - 0.5, color=style.WRONG, alpha=0.13, linewidth=0)
             ax.text(
-                len(losses) - 0.55, 0.97, f"beyond {trained:,}", ha="right", va="top", color=style.WRONG,
+                len(losses) - 0.55, 0.03, f"beyond {trained:,}", ha="right", va="bottom", color=style.WRONG,
                 transform=ax.get_xaxis_transform(),
             )  # fmt: skip
         ax.set_xlim(-0.5, len(losses) - 0.5)
