@@ -266,6 +266,7 @@ def test_a_moved_field_changes_what_it_should():
     c = dl.LlamaConfig.from_preset("llama3-8b")
     fewer = title_of(look.moved(c, "n_layers", 0.5))
     assert fewer == "n_layers 16: 4.54 billion parameters (-3.49), 9.6 GB with the cache"
+    assert "n_heads x head_dim = 32 x 64 = 2,048" in texts(look.moved(c, "dim", 0.5).axes[2])
     longer = look.moved(c, "tokens", 16)
     assert title_of(longer) == "tokens 131,072: 8.03 billion parameters (+0.00), 33.2 GB with the cache"
     assert np.isclose(widths(longer.axes[3])[1], c.kv_cache_bytes(131_072) / 1e9)
@@ -296,6 +297,7 @@ def test_towers_are_sorted_and_weighed(shown, subject):
     look.towers(presets, None)
     (title, figure), (_, without) = shown
     assert [ax.get_title().split("\n")[0] for ax in figure.axes] == ["random", "tiny", "llama3-70b"]
+    assert figure.axes[1].get_title() == "tiny\n5.6 million\n19% in tables"
     assert len(without.axes) == 2
     table = 2 * subject.model.config.vocab_size * subject.model.config.dim / subject.model.config.n_params
     assert title == f"Tables of tokens hold {table:.0%} of random, 3% of llama3-70b"
