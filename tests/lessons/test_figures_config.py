@@ -346,6 +346,7 @@ def test_the_width_is_the_rules(shown):
     plain, by_1024, by_256, marked = lines(figure.axes[0])
     assert all(y % 1024 == 0 for y in by_1024)
     assert all(0 <= y - x < 256 for x, y in zip(plain, by_256, strict=True))
+    assert all(0 <= y - x < 1024 for x, y in zip(plain, by_1024, strict=True))
     assert marked == [14_198, 14_336]
 
 
@@ -419,11 +420,12 @@ def test_titles_say_what_is_drawn_of_models(shown, subject):
 
 
 def test_a_window_is_the_same_tokens_whatever_stands_before(subject):
-    """With attention to themselves alone, tokens lose nothing by what comes before: only begin-of-text counts."""
     losses = models._loss_after(subject, (0, 4), windows=2, length=8)
     text = subject.tokenizer.encode(models.held_out_text())
-    rows = torch.tensor([[subject.tokenizer.bos_id, *text[start : start + 8]] for start in (4, 12)])
-    assert np.isclose(losses[0], probe.loss_of(subject.model, rows), atol=1e-5)
+    for before, loss in losses.items():
+        rows = torch.tensor([[subject.tokenizer.bos_id, *text[at - before : at + 8]] for at in (4, 12)])
+        expected = probe.next_token_losses(subject.model(rows), rows)[:, -8:].mean()
+        assert np.isclose(loss, expected, atol=1e-5)
 
 
 class Live(TorchDispatchMode):
