@@ -419,6 +419,12 @@ def test_titles_say_what_is_drawn_of_models(shown, subject):
     assert f"{worth:.1f} nats per token to random" in context
 
 
+def test_the_weights_remember_what_they_were_trained_with(shown):
+    model = dl.load_model("tiny").requires_grad_(False)
+    best = look.swept_fields(Subject("tiny", model, dl.load_tokenizer("tiny")))
+    assert (best["rope_theta"], best["n_heads"]) == (model.config.rope_theta, model.config.n_heads)
+
+
 def test_a_window_is_the_same_tokens_whatever_stands_before(subject):
     losses = models._loss_after(subject, (0, 4), windows=2, length=8)
     text = subject.tokenizer.encode(models.held_out_text())
