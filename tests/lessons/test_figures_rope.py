@@ -371,8 +371,8 @@ def test_titles_of_models_say_what_is_drawn(shown, tiny):
     rises = lines(theta[1].axes[0])[0]
     assert theta[0].endswith(f"tiny {rises[0]:.2f} and {rises[-1]:.2f}")
     drawn = heights(bands[1].axes[0])
-    assert f"costs {drawn[0]:.2f} (tiny)" in bands[0]
-    assert bands[0].endswith(f"{drawn[-1]:.2f} (tiny)")
+    assert f"worth {drawn[0]:.2f} (tiny)" in bands[0]
+    assert bands[0].endswith(f"the slowest {drawn[-1]:.2f} (tiny)")
 
 
 def test_what_a_query_looks_at_is_what_the_model_computes(tiny):

@@ -89,7 +89,7 @@ def draw_bands(bands: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[
             across = [x + (i - (len(rises) - 1) / 2) * width for x in range(len(bands))]
             shown = ax.bar(across, values, width, color=style.MODEL_COLOURS.get(name, style.NEUTRAL), label=name)
             ax.bar_label(shown, [f"{value:.2f}" for value in values], padding=2, fontsize=10)
-        ax.set_xticks(range(len(bands)), bands)
+        ax.set_xticks(range(len(bands)), bands, fontsize=10)
         ax.axhline(0, color="black", linewidth=0.8)
         ax.margins(y=0.15)
         ax.set_title(text, fontsize=12, fontweight="normal")
