@@ -401,8 +401,10 @@ def test_a_long_text_is_measured_under_six_rotations(shown):
     assert len(drawn) == len(found) == 6
     assert [len(values) for values in drawn] == [6] * 6  # 192 tokens in buckets of 32
     rule = next(name for name in found if "rule" in name)
-    numbers = [float(number) for number in re.findall(r"\d+\.\d+", title)]
-    assert numbers == [round(found[name]["beyond"], 2) for name in ("as trained", rule)]
+    numbers = re.findall(r"-?\d+\.\d+", title)
+    assert numbers == [f"{found[name]['difference']:.2f}" for name in ("as trained", rule)]
+    of_rule = drawn[list(found).index(rule)]
+    assert np.isclose(np.average(of_rule[4:], weights=[32, 31]), found[rule]["difference"], atol=1e-5)
     control = next(name for name in found if "looking back" in name)
     assert (found[control]["difference"], found[control]["half"]) == (0, 0)
 

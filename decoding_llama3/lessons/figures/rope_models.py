@@ -149,20 +149,24 @@ def draw_decay(
 
 
 def draw_long_text(
-    places: Sequence[float], losses: Mapping[str, Sequence[float]], trained: int, title: str
+    places: Sequence[float], differences: Mapping[str, Sequence[float]], trained: int, title: str
 ) -> Figure:
-    """Loss by place in a text that is longer than the model was trained for, a line for each rotation."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.6))
-    for (name, values), colour, dashes in zip(losses.items(), style.VARIANTS, (*DASHES, *DASHES), strict=False):
+    """By place in a text that is longer than the model was trained for: its loss above the control's.
+
+    A line for each rotation; the control's is 0 throughout.
+    """
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
+    lines = zip(differences.items(), style.VARIANTS, (*DASHES, *DASHES), strict=False)
+    for (name, values), colour, dashes in lines:
         ax.plot(places, values, dashes, color=colour, label=name)
-    ax.axvspan(trained, ax.get_xlim()[1], color=style.RESIDUAL, alpha=0.12, linewidth=0)
+    ax.axvspan(trained, places[-1], color=style.RESIDUAL, alpha=0.12, linewidth=0)
     ax.annotate(
         f"longer than trained, {trained:,}", (trained, 1), xycoords=("data", "axes fraction"), xytext=(6, -4),
         textcoords="offset points", va="top", color="dimgrey",
     )  # fmt: skip
     low, high = ax.get_ylim()
-    ax.set(xlim=(0, None), ylim=(low, high + 0.12 * (high - low)))
-    ax.set(xlabel="place in the text (tokens)", ylabel="loss (nats per token)")
+    ax.set(xlim=(0, places[-1]), ylim=(low, high + 0.12 * (high - low)))
+    ax.set(xlabel="place in the text (tokens)", ylabel="loss, above the control's\n(nats per token)")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     style.headline(figure, title)
     return figure

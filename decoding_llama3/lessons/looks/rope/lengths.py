@@ -58,13 +58,14 @@ def long_text(
         f"fast pairs {factor} times slower": losses_under(subject.model, ids, own * own / factor / slowed),
     }
     found = {name: _against(loss, losses[control], trained) for name, loss in losses.items()}
+    more = [f"{found[name]['difference']:.2f}" for name in ("as trained", rule)]
     title = (
-        f"Beyond {2 * trained:,} tokens {subject.name} loses {found['as trained']['beyond']:.2f} nats per token "
-        f"as trained, {found[rule]['beyond']:.2f} with its slow pairs {factor} times slower"
+        f"Beyond {2 * trained:,} tokens {subject.name} loses {more[0]} nats per token more than looking back "
+        f"{trained - 1} at most; with its slow pairs {factor} times slower {more[1]}"
     )
-    buckets = {name: _by_place(loss, bucket) for name, loss in losses.items()}
+    buckets = {name: _by_place(loss - losses[control], bucket) for name, loss in losses.items()}
     places = [bucket * (i + 0.5) for i in range(len(buckets[control]))]
-    alt = "Lines of the loss by place in a long text, one for each rotation; beyond the trained length they part."
+    alt = "Lines by place in a long text, one for each rotation: loss above that of the model that looks back less."
     show_figure(figures.draw_long_text(places, buckets, trained, title), alt)
     _show_differences(found, trained)
     return found
