@@ -65,7 +65,7 @@ def long_text(
     )
     buckets = {name: _by_place(loss - losses[control], bucket) for name, loss in losses.items()}
     places = [bucket * (i + 0.5) for i in range(len(buckets[control]))]
-    alt = "Lines by place in a long text, one for each rotation: loss above that of the model that looks back less."
+    alt = "Lines by place in a long text, one per rotation: its loss above that of the model that looks back less."
     show_figure(figures.draw_long_text(places, buckets, trained, title), alt)
     _show_differences(found, trained)
     return found
