@@ -57,3 +57,19 @@ def test_no_real_cell_is_skipped_where_the_real_model_was_asked_for(notebook, tm
     printed = run(notebook, tmp_path / "empty", REAL="1")
     assert "passed" not in printed
     assert "run 'decoding-llama3 download smollm2'" in printed
+
+
+def test_descriptions_of_figures_may_differ_and_other_outputs_may_not(notebook, cache):
+    kept = nbformat.read(notebook, as_version=4)
+    for cell, changed in zip(kept.cells, ("description", "class"), strict=True):
+        cell.source = (
+            "from IPython.display import display\n"
+            "display({'text/html': '<p class=\"figure-description\">2.51 times</p>'}, raw=True)"
+        )
+        markup = '<p class="figure-description">2.52 times</p>'
+        markup = markup if changed == "description" else markup.replace("figure-", "table-")
+        cell.outputs = [nbformat.v4.new_output("display_data", {"text/html": markup})]
+    nbformat.write(kept, notebook)
+    printed = run(notebook, cache)
+    assert "1 failed, 1 passed" in printed
+    assert "Cell 1" in printed

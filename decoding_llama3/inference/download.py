@@ -4,6 +4,7 @@ Its configuration comes first, so that a model which is not computed here is ref
 The files go one after the other, so a cut costs one at most.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,10 @@ _BESIDE = (  # what the tokenizer, the end of a text and the template of chats a
     "chat_template.json",
 )
 _ORIGINAL = "original/"  # where repositories of Meta's keep a second copy, in Meta's own format
+_PART = (
+    "one of several files of a model, and one is read here: join them with llama-gguf-split --merge, a program of "
+    "llama.cpp"
+)
 _LLAMA2_ROWS = 32_000  # of an embedding; what a params.json of Llama 2 does not say
 
 
@@ -120,6 +125,12 @@ def _gguf(repository: Repository, file: str) -> _Wanted:
     if file not in repository.sizes:
         found = _list_of_gguf(repository) or "no GGUF file"
         raise ValueError(f"{repository.name} has no file {shown(file)}: it has {found}")
+    if _is_part(file):
+        whole = _list_of_gguf(repository)
+        raise ValueError(
+            f"{repository.name} was not downloaded, because {shown(file)} is {_PART}"
+            + (f", or name a whole one: {whole}" if whole else "")
+        )
     kind = (getattr(repository.info, "gguf", None) or {}).get("architecture", "llama")
     if kind != "llama":
         raise ValueError(
@@ -144,6 +155,8 @@ def _why_nothing(repository: Repository) -> str:
     names = repository.sizes
     if found := _list_of_gguf(repository):
         return f"has GGUF files: name one of them with --file; it has {found}"
+    if parts := sorted(filter(_is_part, names)):
+        return f"has GGUF files in parts alone: {shown(parts[0])} is {_PART}"
     if "adapter_config.json" in names:
         return huggingface.ADAPTER_ALONE
     if pickles := [each for each in names if each.endswith((".bin", ".pth", ".pt"))]:
@@ -154,8 +167,14 @@ def _why_nothing(repository: Repository) -> str:
     return "holds no weights of a model that is read here: safetensors, GGUF, or Meta's consolidated.*.pth"
 
 
+def _is_part(name: str) -> bool:
+    """Whether a GGUF file is named as llama.cpp names the parts of one that was split."""
+    return bool(re.search(r"-\d{5}-of-(?!00001)\d{5}\.gguf$", name))
+
+
 def _list_of_gguf(repository: Repository) -> str:
-    files = sorted((size, each) for each, size in repository.sizes.items() if each.endswith(SUFFIX))
+    whole = {each: size for each, size in repository.sizes.items() if each.endswith(SUFFIX) and not _is_part(each)}
+    files = sorted((size, each) for each, size in whole.items())
     return ", ".join(f"{each} ({_size(size)})" if each.isprintable() else shown(each) for size, each in files)
 
 

@@ -52,8 +52,9 @@ class Generator:
     """A model in the middle of a text: owns the caches, which hold the tokens of `past`, and the compiled step.
 
     The caches are made once for the length that is wanted and serve one text after another; where a text outgrows
-    them they double. `length` makes them that many tokens long at once. `report` receives the line that says that
-    compiling begins. A model without weights raises ValueError.
+    them they double. `length` makes them that many tokens long at once. For compiled code on a CPU they grow with
+    the text instead, because it reads all their slots for each token and is the same code for every length.
+    `report` receives the line that says that compiling begins. A model without weights raises ValueError.
     """
 
     def __init__(
@@ -69,9 +70,10 @@ class Generator:
         self.compile = compile and can_compile(model.norm.weight.device)
         if compile and not self.compile:
             report(NO_COMPILER)
+        self._is_lean = self.compile and model.norm.weight.device.type == "cpu"
         self.past: list[int] = []
         self._use([])
-        self._reserve(length)
+        self._reserve(0 if self._is_lean else length)
 
     @property
     def length(self) -> int:
@@ -123,10 +125,12 @@ class Generator:
     ) -> Iterator[int]:
         if n_tokens == 0:
             return
-        if not self._fits():
-            self._use([])
         self.past = self.past[: prefix_length(self.past, prompt[:-1])] if keep else []
-        self._reserve(min(len(prompt) + n_tokens - 1, max(len(prompt), CACHED)))
+        too_long = self._is_lean and self.length > _rounded_up(len(prompt))
+        if not self._fits() or (too_long and not self.past):
+            self._use([])
+        wanted = len(prompt) if self._is_lean else len(prompt) + n_tokens - 1
+        self._reserve(min(wanted, max(len(prompt), CACHED)))
         token = choose(self._read(prompt[len(self.past) :]))
         for at in range(len(prompt), len(prompt) + n_tokens):
             is_last = at + 1 == len(prompt) + n_tokens
@@ -177,8 +181,8 @@ class Generator:
         """Make the caches long enough for `n` tokens."""
         if n <= self.length:
             return
-        context = self.model.config.max_seq_len
-        longer = self.model.make_caches(1, min(max(_rounded_up(n), 2 * self.length), max(context, n)))
+        length = _rounded_up(n) if self._is_lean else max(_rounded_up(n), 2 * self.length)
+        longer = self.model.make_caches(1, min(length, max(self.model.config.max_seq_len, n)))
         for new, old in zip(longer, self.caches, strict=bool(self.caches)):
             new.keys[:, :, : len(self.past)] = old.keys[:, :, : len(self.past)]
             new.values[:, :, : len(self.past)] = old.values[:, :, : len(self.past)]

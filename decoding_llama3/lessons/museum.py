@@ -9,13 +9,13 @@ import torch
 from IPython.display import Markdown, display
 
 from decoding_llama3.lessons.exhibit import Exhibit
-from decoding_llama3.lessons.exhibits import attention, feed_forward, norm, rope, transformer
+from decoding_llama3.lessons.exhibits import attention, chat, feed_forward, norm, rope, transformer
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
 
 EXHIBITS: dict[str, Exhibit] = {
     name: exhibit
-    for part in (norm, rope, attention, feed_forward, transformer)
+    for part in (norm, rope, attention, feed_forward, transformer, chat)
     for name, exhibit in part.EXHIBITS.items()
 }
 

@@ -47,6 +47,8 @@ TALE = (  # of our own, so that no model has seen it: for measuring a loss where
     "when he came home, it was sitting on the wheel of the mill, and it sang."
 )
 
+_OUT_OF_SIGHT = "position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%)"  # but read aloud
+
 
 def set_up(threads: int = 2) -> tuple[Transformer, Tokenizer, str]:
     """Set the figure style and the seed; return the tiny model, its tokenizer and the sentence that travels.
@@ -186,6 +188,7 @@ def mark(prediction: float | None, answer: float, unit: str) -> str:
 def show_figure(figure: Figure, alt: str) -> None:
     """Display `figure` at twice its resolution; for readers who do not see it, its title and `alt`.
 
+    These stand behind the picture, out of sight, because JupyterLab and its exports show no alt text of a picture.
     The plain text is `alt` alone: titles have numbers, whose last digit may differ between processors.
     """
     full, buffer = io.BytesIO(), io.BytesIO()
@@ -199,6 +202,8 @@ def show_figure(figure: Figure, alt: str) -> None:
     width, height = (round(side) for side in figure.get_size_inches() * figure.dpi)
     bundle = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": alt}
     display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height, "alt": description}})
+    markup = f'<p class="figure-description" style="{_OUT_OF_SIGHT}">{html.escape(description)}</p>'
+    display({"text/html": markup, "text/plain": ""}, raw=True)
 
 
 def show_source(*objects: Callable) -> None:

@@ -485,6 +485,17 @@ def test_a_repository_of_gguf_files_is_listed_and_one_is_named(hub, gguf, tmp_pa
         load(gguf)
 
 
+def test_a_gguf_file_that_was_split_does_not_come(hub, gguf):
+    part = "big-00002-of-00003.gguf"
+    hub.add("some/whole-and-parts", {"tales-00001-of-00001.gguf": b"GGUF", part: b"GGUF"})
+    words = f"was not downloaded, because '{part}' is one of several files of a model"
+    refused(f"{words}.* or name a whole one: tales-00001-of-00001.gguf ", "some/whole-and-parts", file=part)
+    assert part not in refused("has GGUF files: name one of them", "some/whole-and-parts")
+    hub.add("some/parts", {part: b"GGUF"})
+    refused(f"has GGUF files in parts alone: '{part}' is one of several", "some/parts")
+    assert hub.sent(part) == 0
+
+
 def test_a_gguf_file_of_another_architecture_does_not_come(hub, gguf):
     hub.models[gguf].gguf = {"architecture": "qwen2", "total": 5}
     refused("its architecture is 'qwen2', expected 'llama'", gguf, file="tales-BF16.gguf")

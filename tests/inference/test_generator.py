@@ -64,6 +64,20 @@ def test_a_text_that_outgrows_its_caches_doubles_them(model):
     assert relative_difference(logits, model(tokens)[0, -1]) < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # torch's compiler, of itself
+def test_compiled_code_on_a_cpu_reads_no_slots_that_the_text_does_not_need_yet(model):
+    """It reads all of a cache for each token: a limit of 600 tokens must not make the first ones slower."""
+    reader = Generator(model, compile=True, length=1024, report=lambda line: None)
+    eager = list(Generator(model).generate(PROMPT, 600))
+    lengths = [(reader.length, token) for token in reader.generate(PROMPT, 600)]
+    assert [token for _, token in lengths] == eager
+    assert lengths[0][0] == 256
+    assert lengths[300 - len(PROMPT)][0] == 512
+    assert reader.length == 768
+    assert next(reader.generate(PROMPT, 600)) == eager[0]
+    assert reader.length == 256
+
+
 def test_a_large_limit_takes_no_memory_before_it_is_needed():
     """ "Until it stops" must not allocate the cache of a whole context of 131,072 tokens."""
     config = dataclasses.replace(shrink("llama3.1-8b"), n_layers=1)

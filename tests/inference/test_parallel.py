@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoint.folders import PARAMS, save_meta
+from checkpoint.gguf_files import write_gguf
 from conftest import randomize, shrink
 from one_of_several import all_logits, texts, weight_bytes
 from safetensors.torch import load_file, save_file
@@ -113,6 +114,16 @@ def test_parts_of_metas_are_shared(tmp_path):
     config = dl.LlamaConfig.from_params_json(json.dumps(params))
     save_meta(randomize(dl.Transformer(config)), tmp_path, 4, 1, params)
     check_equal(tmp_path, share(2, tmp_path, tmp_path))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("kind", "world"), [("F16", 2), ("Q8_0", 4), ("Q4_1", 2)])
+def test_a_gguf_file_is_shared(kind, world, tmp_path):
+    """Of quantised matrices each process takes its rows, or columns that no block of 32 need end at."""
+    shape = {"dim": 256, "n_layers": 2, "n_heads": 8, "n_kv_heads": 4, "hidden_dim": 320, "vocab_size": 323}
+    config = dataclasses.replace(shrink("llama3-8b"), **shape)
+    write_gguf(randomize(dl.Transformer(config)), tmp_path / "model.gguf", kind)
+    check_equal(tmp_path / "model.gguf", share(world, tmp_path / "model.gguf", tmp_path))
 
 
 @pytest.mark.long

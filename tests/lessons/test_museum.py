@@ -7,6 +7,7 @@ import torch
 
 import decoding_llama3 as dl
 from decoding_llama3.lessons import museum
+from decoding_llama3.lessons.exhibits import chat
 
 
 @pytest.fixture(scope="module")
@@ -92,3 +93,13 @@ def test_symptoms_are_those_of_the_faults(tiny):
     assert "are right: True" in symptom("untied", tiny)
     before, after = numbers(symptom("untied", tiny).splitlines()[0])
     assert after - before == 4096 * 256
+
+
+def test_a_chat_model_that_misses_the_end_of_its_answer_goes_on(smollm2):
+    """With all stop ids the same model ends where the exhibit says that its answer ends."""
+    model, tokenizer = dl.load_model(smollm2, dtype=torch.float32), dl.load_tokenizer(smollm2)
+    answer, rest = symptom("never_stops", (model, tokenizer)).splitlines()
+    prompt = tokenizer.encode_chat([{"role": "user", "content": chat.QUESTION}])
+    right = list(dl.generate(model, prompt, chat.LIMIT, stop_ids=tokenizer.stop_ids))
+    assert answer == f"{chat.QUESTION} {tokenizer.decode(right)}<|im_end|>"
+    assert numbers(rest) == [chat.LIMIT, chat.LIMIT - len(right) - 1]

@@ -30,7 +30,7 @@ def displayed(monkeypatch):
 def test_a_figure_has_alt_text_and_twice_its_resolution(displayed):
     figure = plt.figure(figsize=(3, 2), dpi=100)
     show.show_figure(figure, alt="A small empty picture.")
-    ((data, options),) = displayed
+    (data, options), _ = displayed
     png = base64.b64decode(data["image/png"])
     assert png.startswith(b"\x89PNG")
     assert (int.from_bytes(png[16:20], "big"), int.from_bytes(png[20:24], "big")) == (600, 400)
@@ -45,9 +45,11 @@ def test_alt_text_begins_with_the_title_of_the_figure(displayed, set_title):
     figure, _ = plt.subplots()
     set_title(figure, "Half of 8 is 4")
     show.show_figure(figure, alt="A small empty picture.")
-    ((data, options),) = displayed
+    (data, options), (described, _) = displayed
     assert options["metadata"]["image/png"]["alt"] == "Half of 8 is 4. A small empty picture."
     assert data["text/plain"] == "A small empty picture."
+    assert described["text/html"].endswith(">Half of 8 is 4. A small empty picture.</p>")
+    assert described["text/plain"] == ""
 
 
 def test_source_is_the_very_lines_of_the_package(displayed):
