@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -37,13 +38,15 @@ def draw_looks_back(panels: Mapping[str, tuple[Sequence[str], Shares, Shares]], 
 
 
 def _draw_arc(ax: Axes, key: int, query: int, share: float, colour: str | None) -> None:
-    """An arc as strong as the share of attention that it stands for; none for a share below 5 %."""
-    if share < 0.05:
+    """An arc as strong as the share of attention that it stands for; none for a share below 10 %."""
+    if share < 0.1:
         return
     angle = np.linspace(0, np.pi, 40)
     x = (key + query) / 2 + (query - key) / 2 * np.cos(angle)
     y = min(1.0, 0.25 + 0.08 * (query - key)) * np.sin(angle)
-    ax.plot(x, y, color=colour or style.RESIDUAL, alpha=min(1.0, 0.15 + share), linewidth=0.5 + 3 * share)
+    strength = round(4 * (0.25 + 0.75 * share)) / 4  # few colours and none see-through: the picture stays small
+    mixed = 1 - strength * (1 - np.array(to_rgb(colour or style.RESIDUAL)))
+    ax.plot(x, y, color=tuple(mixed), linewidth=0.5 + 3 * share, zorder=2 + share)
 
 
 def draw_one_back(panels: Mapping[str, tuple[Float[Tensor, "pairs distances"], int]], title: str) -> Figure:

@@ -29,7 +29,7 @@ SIX_K = torch.tensor([0.7, 0.4, -0.3, 1.0, 0.5, -0.2])
 def query_by_hand() -> None:
     """A query of two numbers, made of three by a matrix."""
     q = (WQ @ BIRD).tolist()
-    title = f"wq makes the query ({q[0]:g}, {q[1]:g}) of 'bird': it asks for a description, and for an article"
+    title = f"The query of 'bird' is ({q[0]:g}, {q[1]:g}): it wants a description more than an article"
     alt = "Three grids of numbers: a matrix of two rows, a vector of three numbers, a query of two."
     figures_of = (FEATURES, WISHES, "'bird'")
     show_figure(figures.draw_query_by_hand(WQ, BIRD, figures_of, title), alt)
