@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from decoding_llama3.norm import RMSNorm
+from decoding_llama3.rope import apply_rope, rope_frequencies, rope_rotation
 
 
 def compare_norm(x: Tensor, part: RMSNorm) -> None:
@@ -22,6 +23,31 @@ def compare_norm(x: Tensor, part: RMSNorm) -> None:
     for other in others.values():
         other.weight.data.copy_(part.weight)
     _report({name: (other(x) - part(x)).abs().max() for name, other in others.items()})
+
+
+def compare_rope(q: Tensor, k: Tensor, theta: float) -> None:
+    """Hugging Face's rotation and Meta's of queries and keys (batch, heads, seq, head_dim); prints the result.
+
+    Hugging Face's gets and gives features in its own order: first the even ones of a head, then the odd ones.
+    """
+    others, (seq, head_dim) = {}, q.shape[-2:]
+    rotation = rope_rotation(rope_frequencies(head_dim, theta), torch.arange(seq))
+    ours = [apply_rope(x, rotation) for x in (q, k)]
+    if importlib.util.find_spec("transformers"):
+        from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+
+        order = torch.cat((torch.arange(0, head_dim, 2), torch.arange(1, head_dim, 2)))
+        cos, sin = (side.repeat(1, 2)[None] for side in rotation.unbind(-1))
+        turned = apply_rotary_pos_emb(q[..., order], k[..., order], cos, sin)
+        others["Hugging Face's, in its order,"] = [x[..., order.argsort()] for x in turned]
+    if importlib.util.find_spec("fairscale"):  # which Meta's file needs
+        from llama_models.llama3 import model as meta
+
+        turns = meta.precompute_freqs_cis(head_dim, seq, theta)
+        turned = meta.apply_rotary_emb(q.transpose(1, 2), k.transpose(1, 2), turns)
+        others["Meta's"] = [x.transpose(1, 2) for x in turned]
+    pairs = {name: zip(theirs, ours, strict=True) for name, theirs in others.items()}
+    _report({name: torch.stack([(a - b).abs().max() for a, b in both]).max() for name, both in pairs.items()})
 
 
 def _report(differences: dict[str, Tensor], within: float = 1e-5) -> None:
