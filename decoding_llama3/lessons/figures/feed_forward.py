@@ -16,6 +16,7 @@ from matplotlib.text import Annotation
 from torch import Tensor
 
 from decoding_llama3.lessons import style
+from decoding_llama3.lessons.fonts import drawable
 
 PLAIN = {"fontsize": 12, "fontweight": "normal"}
 
@@ -76,7 +77,7 @@ def draw_passage(passage: Passage, lit: Sequence[int], says: Sequence[str], titl
         figure.add_artist(Annotation("", end, start, xycoords="figure fraction", arrowprops=arrow))
         figure.text(*at, label, ha="center", color="dimgrey", fontsize=18 if label == "×" else 12)
     for line, text in enumerate(says):
-        figure.text(0.565, 0.40 - 0.072 * line, text, color=style.MARKED, fontsize=12, va="top")
+        figure.text(0.565, 0.40 - 0.072 * line, drawable(text), color=style.MARKED, fontsize=12, va="top")
     style.headline(figure, title)
     return figure
 
@@ -90,7 +91,7 @@ def _draw_squares(ax: Axes, values: Float[Tensor, " values"]) -> None:
     columns = _columns(len(values))
     padded = F.pad(values, (0, -len(values) % columns), value=float("nan")).view(-1, columns)
     limit = values.abs().max().item() or 1.0
-    ax.imshow(padded, cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+    ax.imshow(padded.numpy(), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
     ax.set(xticks=[], yticks=[])
     ax.spines[:].set_visible(True)
     ax.spines[:].set_color("lightgrey")
@@ -141,7 +142,7 @@ def draw_row_product(
 def draw_silu(g: Float[Tensor, " hidden"], title: str, within: float = 6.0) -> Figure:
     """The curve of SiLU with ReLU beside it, and a dot on it for each of a token's gates."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
-    z = torch.linspace(-within, within, 400)
+    z = torch.linspace(-within, within, 4001)
     ax.plot(z, F.relu(z), "--", color=style.RESIDUAL, linewidth=1.5)
     ax.plot(z, F.silu(z), color=style.GATE, linewidth=1.5)
     shown = g[g.abs() <= within]
@@ -237,10 +238,11 @@ def draw_alone(moved: Mapping[str, Float[Tensor, "changed results"]], words: Seq
     figure, axes = plt.subplots(1, len(moved), figsize=(style.WIDTH, 4.7))
     for ax, (name, values) in zip(axes, moved.items(), strict=True):
         shown = (values / values.max()).sqrt()  # so that a small movement can be seen
-        ax.imshow(shown, cmap="Greys", vmin=0, vmax=1)
+        ax.imshow(shown.numpy(), cmap="Greys", vmin=0, vmax=1)
         ax.set_title(name, **PLAIN)
-        ax.set_xticks(range(len(words)), words, rotation=90)
-        ax.set_yticks(range(len(words)), words if ax is axes[0] else [""] * len(words))
+        labels = [drawable(word) for word in words]
+        ax.set_xticks(range(len(words)), labels, rotation=90)
+        ax.set_yticks(range(len(words)), labels if ax is axes[0] else [""] * len(words))
         ax.set_xlabel("its result moves")
     axes[0].set_ylabel("this token is changed")
     style.headline(figure, title)

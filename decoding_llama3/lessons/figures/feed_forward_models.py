@@ -125,7 +125,7 @@ def draw_sinking(
         ax.plot(said, change, "o", color=style.MARKED, markersize=5, label="the feature silenced")
         ax.axhline(0, color="black", linewidth=0.8)
         ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
-        ax.set_title(f"{name}: {words}", fontsize=12, fontweight="normal")
+        ax.set_title(f"{name}: {drawable(words)}", fontsize=12, fontweight="normal")
         ax.set_xlabel("what the feature says, h towards its words")
     axes[0, 0].set_ylabel("log p of its words, change (nats)")
     _legend_below(figure, axes[0, 0])
@@ -150,7 +150,7 @@ def draw_pushers_silenced(
         ax.set_ylim(0, 1.08 * max(max(pushers), *(draws.max().item() for draws in others.values())))
         ax.set_title(name, fontsize=12, fontweight="normal")
         ax.set_xlabel("features silenced")
-    axes[0, 0].set_ylabel(f"probability of {word}")
+    axes[0, 0].set_ylabel(f"probability of {drawable(word)}")
     _legend_below(figure, axes[0, 0])
     style.headline(figure, title)
     return figure

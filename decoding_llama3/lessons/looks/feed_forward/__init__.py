@@ -20,13 +20,14 @@ from decoding_llama3.lessons.looks.feed_forward.models import (
 from decoding_llama3.lessons.looks.feed_forward.pushes import pushed_word, sinking
 from decoding_llama3.lessons.looks.feed_forward.race import ahead_by_step
 from decoding_llama3.lessons.looks.feed_forward.sizes import hidden_widths, matrix_timings
-from decoding_llama3.lessons.looks.feed_forward.words import feature_in_text, kinds, most_awake, wakes
+from decoding_llama3.lessons.looks.feed_forward.words import feature_for, feature_in_text, kinds, most_awake, wakes
 
 __all__ = [
     "ahead_by_step",
     "alone",
     "as_table",
     "closed_gates",
+    "feature_for",
     "feature_in_text",
     "hidden_widths",
     "hinges",

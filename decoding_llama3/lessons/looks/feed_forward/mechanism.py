@@ -10,7 +10,7 @@ from torch import Tensor
 from decoding_llama3.inspect import probe
 from decoding_llama3.lessons.figures import feed_forward as figures
 from decoding_llama3.lessons.figures.feed_forward import Passage
-from decoding_llama3.lessons.show import show_figure
+from decoding_llama3.lessons.show import ordinary_ids, show_figure
 from decoding_llama3.lessons.subject import Subject, token_strings
 
 
@@ -45,8 +45,8 @@ def pushes_of(
 
 
 def quoted(subject: Subject, ids: Sequence[int]) -> list[str]:
-    """Tokens in quotes, as a figure writes them."""
-    return [f"'{word}'" for word in token_strings(torch.tensor(list(ids)), subject.tokenizer)]
+    """Tokens in quotes, as a figure writes them, on one line."""
+    return [f"'{word}'".replace("\n", "⏎") for word in token_strings(torch.tensor(list(ids)), subject.tokenizer)]
 
 
 def seen_whole(subject: Subject, text: str, block: int) -> None:
@@ -54,12 +54,13 @@ def seen_whole(subject: Subject, text: str, block: int) -> None:
     passage = passage_of(subject, text, block)
     lit = half_of(passage.h)
     named = passage.h.abs().topk(min(5, len(passage.h))).indices.tolist()
-    says, pushes = [], pushes_of(subject, block, passage.h[named], named)
+    says, ordinary = [], torch.tensor(ordinary_ids(subject.tokenizer))
+    pushes = pushes_of(subject, block, passage.h[named], named)[:, ordinary]
     for feature, row in zip(named, pushes, strict=True):
-        words = quoted(subject, row.topk(3).indices.tolist())
+        words = quoted(subject, ordinary[row.topk(3).indices].tolist())
         says.append(f"{feature:,}: h = {passage.h[feature]:+.1f} pushes {' '.join(words)}")
     word, hidden = quoted(subject, subject.ids(text)[0, -1:].tolist())[0], len(passage.h)
-    first = quoted(subject, [int(pushes[0].argmax())])[0]
+    first = quoted(subject, [int(ordinary[pushes[0].argmax()])])[0]
     title = (
         f"{word} in block {block}: {len(lit)} of {hidden:,} hidden features hold half of the squares; "
         f"the strongest pushes {first}"
@@ -73,9 +74,9 @@ def hinges(counts: Sequence[int] = (4, 16), within: float = 3.0) -> None:
     x = torch.linspace(-2 * within, 2 * within, 601, dtype=torch.float64)
     inside, target, curves = x.abs() <= within, x * x, {}
     for count in counts:
-        bends = torch.linspace(-within, within, count // 2 + 2, dtype=torch.float64)[1:-1]
+        bends = torch.linspace(0, within, count // 2 + 1, dtype=torch.float64)[:-1]  # as many to either side
         features = torch.cat(
-            [F.relu(x[:, None] - bends), F.relu(bends - x[:, None]), torch.ones(len(x), 1)], dim=1
+            [F.relu(x[:, None] - bends), F.relu(-x[:, None] - bends), torch.ones(len(x), 1)], dim=1
         )
         weights = torch.linalg.lstsq(features[inside], target[inside, None]).solution
         curves[f"{count} ReLUs"] = (features @ weights)[:, 0]

@@ -92,7 +92,7 @@ def pushed_word(
         name = quoted(subject, [token])[0]
         found.append(f"{subject.name} from {pushers[0]:.3f} to {pushers[shown]:.3f} (others: {least:.3f} or more)")
     title = f"{counts[shown]} features silenced, {name} goes in {'; in '.join(found)}"
-    alt = "Lines by how many features are silenced: the probability without those that push the word, and without others."
+    alt = "The probability by how many features are silenced: those that push the word, and two kinds of others."
     show_figure(figures.draw_pushers_silenced(panels, name, title), alt)
 
 

@@ -73,6 +73,12 @@ def by_chance_at_best(word_ids: Tensor, awake: Sequence[Tensor], size: int, draw
     return max(score for score, _, _ in best_features(word_ids, awake, drawn))
 
 
+def feature_for(subject: Subject, words: str) -> tuple[int, int]:
+    """The block and the number of the feature that all these words wake; see `best_features`."""
+    listed = ids_of_words(subject, words)
+    return best_features(*awake_on(subject, listed), [listed])[0][1:]
+
+
 def wakes(words: str, *subjects: Subject | None) -> dict[str, tuple[int, int]]:
     """The feature that all these words wake, its value on each of them, and what else wakes it.
 
