@@ -232,6 +232,14 @@ def subject():
 def test_half_of_the_squares_is_held_by_the_fewest():
     assert mechanism.half_of(torch.tensor([1.0, -3.0, 2.0])) == [1]
     assert mechanism.half_of(torch.tensor([1.0, 1.0, 1.0, 1.0])) == [0, 1]
+    assert mechanism.half_of(torch.tensor([1.5, 3.0, -2.8])) == [1, 2]  # 3 alone has 47 %
+
+
+def test_pushes_are_read_through_the_weight_of_the_last_norm(subject):
+    h = torch.tensor([2.0, -3.0])
+    columns = subject.model.layers[0].feed_forward.w_down.weight[:, [5, 9]] * h
+    expected = (subject.model.output.weight @ (columns * subject.model.norm.weight[:, None])).T
+    torch.testing.assert_close(mechanism.pushes_of(subject, 0, h, [5, 9]), expected)
 
 
 def test_a_passage_is_the_networks_own(subject):
@@ -340,6 +348,13 @@ def test_gates_that_are_closed_are_those_below_zero(shown, subject):
     (text,) = texts(figure.axes[0])
     share, carried = (line.split("%")[0] for line in text.split("\n"))
     assert f"{share}% of random's gates read less than 0, and pass on {carried}% of all" == title
+    names = [f"layers.{i}.feed_forward.{w}" for i in range(2) for w in ("w_gate", "w_down")]
+    with probe.recording(subject.model, names) as record:
+        subject.model(subject.ids(TEXT))
+    negative = torch.cat([record.outputs[name] for name in names[::2]]) < 0
+    size = torch.cat([record.inputs[name] for name in names[1::2]]).abs()
+    assert share == f"{100 * negative.float().mean():.0f}"
+    assert carried == f"{100 * size[negative].sum() / size.sum():.0f}"
     closed = randomize(dl.Transformer(subject.model.config))
     for layer in closed.layers:
         layer.feed_forward.w_gate.register_forward_hook(lambda *there: there[-1].clamp(min=0))
@@ -391,14 +406,14 @@ def test_wakes_says_the_feature_its_values_and_its_control(shown, subject):
 
 
 def test_a_feature_in_text_names_its_most_awake_word(subject):
-    feature = look.most_awake(subject, TEXT, 1)[0]
-    figure = look.feature_in_text(subject, TEXT, 1, feature)
-    values = probe.neuron_activations(subject.model, subject.ids(TEXT), 1)[0, 1:, feature]
-    most = int(values.abs().argmax())
-    word = subject.words(TEXT)[1:][most]
-    title = figure.get_suptitle().replace("\n", " ")
-    assert title.startswith(f"Feature {feature} of block 1: {values[most]:+.1f} on '{word}'")
-    assert values[most].abs() == probe.neuron_activations(subject.model, subject.ids(TEXT), 1)[0, 1:].abs().max()
+    values = probe.neuron_activations(subject.model, subject.ids(TEXT), 1)[0, 1:]
+    ranked = look.most_awake(subject, TEXT, 1)
+    assert values[:, ranked[0]].abs().max() == values.abs().max()
+    for feature in ranked[:6]:  # some are most awake above zero, some below
+        most = int(values[:, feature].abs().argmax())
+        title = look.feature_in_text(subject, TEXT, 1, feature).get_suptitle().replace("\n", " ")
+        word = subject.words(TEXT)[1:][most]
+        assert title.startswith(f"Feature {feature} of block 1: {values[most, feature]:+.1f} on '{word}'")
 
 
 def test_silencing_the_pusher_is_what_it_would_be_in_the_model(shown, subject):
@@ -424,6 +439,19 @@ def test_a_pushed_word_loses_its_pushers_at_the_last_token(shown, subject):
     assert f"' time' goes in random from {pushers[0]:.3f} to {pushers[1]:.3f} (others: " in title
     names = probe.names_of(subject.model, "feed_forward.w_down")[1:]
     push, size = pushes.pushes_and_size(subject, ids, names, token)
+    best = int(push.argmax())
+    strongest = push.topk(3).indices
+
+    def without(h):
+        left = h.clone()
+        left[:, -1, strongest] = 0
+        return left
+
+    with probe.intercepted(subject.model, names, without):
+        silenced = subject.model(ids)[0, -1].softmax(-1)[token].item()
+    assert math.isclose(pushers[1], silenced, rel_tol=1e-4)
+    assert not math.isclose(pushers[1], pushers[0], rel_tol=1e-3)
+    assert shown["tables"][0][0][2].startswith(f"1.{best} {push[best]:+.2f} · ")
     added = probe.logit_attribution(subject.model, ids, ids.shape[1] - 1, token)
     assert math.isclose(push.sum(), added["1.feed_forward"], rel_tol=1e-3, abs_tol=1e-4)
     h, part = probe.neuron_activations(subject.model, ids, 1)[0, -1], subject.model.layers[1].feed_forward
@@ -435,6 +463,11 @@ def test_the_race_by_step_ends_as_the_lab_says(shown):
     assert found[1000] == ablation.verdict("feed_forward")["ReLU"]
     first, last = shown["tables"][0]
     assert first[0] == "50"
+    reached = {
+        name: [points[0].held_out_loss for points in seeds.values()]
+        for name, seeds in ablation.read_curves("feed_forward").items()
+    }
+    assert math.isclose(found[50].mean, np.mean(reached["ReLU"]) - np.mean(reached["SwiGLU"]), abs_tol=1e-6)
     assert last[1] == f"{found[1000].mean:+.3f}"
     curves = ablation.read_curves("feed_forward")
     ahead = sum(curves["ReLU"][s][0].held_out_loss < curves["SwiGLU"][s][0].held_out_loss for s in range(5))

@@ -38,7 +38,7 @@ def draw_as_table(
         ax.set_xticks(range(len(blocks)), map(str, blocks))
         ax.set_title(name, fontsize=12, fontweight="normal")
         ax.set_xlabel("block")
-    axes[0, 0].set_ylabel("rise of the loss (nats per token)")
+    axes[0, 0].set_ylabel("loss rises by (nats per token)")
     _legend_below(figure, axes[0, 0])
     style.headline(figure, title)
     return figure
@@ -77,7 +77,7 @@ def draw_few(
         ax.set_xlim(0, None)
         ax.set_title(name, fontsize=12, fontweight="normal")
         ax.set_xlabel("hidden features kept (%)")
-    axes[0, 0].set_ylabel("rise of the loss (nats per token)")
+    axes[0, 0].set_ylabel("loss rises by (nats per token)")
     _legend_below(figure, axes[0, 0])
     style.headline(figure, title)
     return figure

@@ -11,7 +11,7 @@ from decoding_llama3.inspect import probe
 from decoding_llama3.lessons.figures import feed_forward_models as figures
 from decoding_llama3.lessons.looks.feed_forward.mechanism import quoted
 from decoding_llama3.lessons.looks.feed_forward.words import ids_of_words
-from decoding_llama3.lessons.show import is_slow, ordinary_ids, show_figure
+from decoding_llama3.lessons.show import is_slow, ordinary_ids, show_figure, show_table
 from decoding_llama3.lessons.subject import Subject, present
 from decoding_llama3.transformer import Transformer
 
@@ -73,7 +73,7 @@ def pushed_word(
     Features of the upper half of the blocks. As controls others are silenced: drawn by chance, and drawn among
     those that write as much.
     """
-    panels, found, name, shown = {}, [], "", len(counts) // 2
+    panels, found, rows, name, shown = {}, [], [], "", len(counts) // 2
     for subject in present(*subjects):
         model, ids = subject.model, subject.ids(text)
         token = subject.tokenizer.encode(word)[0]
@@ -88,12 +88,19 @@ def pushed_word(
                 row.append([_probability(model, ids, token, names, some) for some in chosen])
         pushers = [_probability(model, ids, token, names, order[:count]) for count in counts]
         panels[subject.name] = counts, pushers, {kind: torch.tensor(row) for kind, row in kinds_of.items()}
-        least = min(row[shown] for rows in kinds_of.values() for row in rows)
+        least = min(row[shown] for draws_of in kinds_of.values() for row in draws_of)
         name = quoted(subject, [token])[0]
+        rows.append([subject.name, len(pushes), _listed(model, names, order[: counts[shown]], pushes)])
         found.append(f"{subject.name} from {pushers[0]:.3f} to {pushers[shown]:.3f} (others: {least:.3f} or more)")
     title = f"{counts[shown]} features silenced, {name} goes in {'; in '.join(found)}"
     alt = "The probability by how many features are silenced: those that push the word, and two kinds of others."
     show_figure(figures.draw_pushers_silenced(panels, name, title), alt)
+    show_table(rows, ["model", "features", f"those that add most to the logit of {name}: block.feature"])
+
+
+def _listed(model: Transformer, names: Sequence[str], features: Tensor, pushes: Tensor) -> str:
+    hidden, first = model.config.hidden_dim, len(model.layers) - len(names)
+    return " · ".join(f"{first + i // hidden}.{i % hidden} {pushes[i]:+.2f}" for i in features.tolist())
 
 
 def pushes_and_size(
