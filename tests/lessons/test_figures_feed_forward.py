@@ -288,7 +288,9 @@ def test_titles_of_the_mechanism_say_what_is_drawn(shown, subject):
     products = heights(gate[1].axes[3])
     assert f"with g = -6 a value of 2 leaves as {products[0]:.2f}" in gate[0]
     assert f"with g = 6 a value of 3 leaves as {products[1]:.2f}" in gate[0]
-    assert paired[0].startswith(f"{len(paired[1].axes[0].lines[1].get_xdata())} of {len(g)} products")
+    lit = paired[1].axes[0].lines[1].get_xydata()
+    assert paired[0].startswith(f"{len(lit)} of {len(g)} products")
+    assert paired[0].endswith(f"a gate of {lit[0, 0]:.1f} times a value of {lit[0, 1]:.1f}")
     attention, feed_forward = (np.asarray(ax.images[0].get_array()) for ax in alone[1].axes)
     assert np.array_equal(feed_forward > 0, np.eye(len(feed_forward), dtype=bool))
     assert np.array_equal(attention > 0, np.triu(np.ones_like(attention)) > 0)
@@ -370,8 +372,15 @@ def test_how_few_counts_the_features_that_hold_half(shown, subject):
     for block in range(2):
         h = probe.neuron_activations(subject.model, ids, block)[0, 1:]
         counts += [len(mechanism.half_of(values)) for values in h]
-    assert math.isclose(found["random"][0], np.mean(counts), rel_tol=1e-5)
+    assert math.isclose(found["random"][-1], np.mean(counts), rel_tol=1e-5)
     assert row[-1] == f"{np.mean(counts):.1f}"
+    names = [f"layers.{block}.feed_forward.w_up" for block in range(2)]
+    with probe.recording(subject.model, names) as record:
+        subject.model(ids)
+    u = [len(mechanism.half_of(values)) for name in names for values in record.outputs[name][0, 1:]]
+    assert math.isclose(found["random"][0], np.mean(u), rel_tol=1e-5)
+    chance = np.array(found["random"][2:4])
+    assert (np.abs(chance / np.mean(counts) - 1) < 0.25).all()  # random weights agree on nothing
 
 
 def test_the_strongest_few_are_kept(shown, subject):
@@ -491,6 +500,7 @@ def test_every_look_copes_with_one_and_with_two_models(shown, subject):
 
 
 def test_timings_have_a_row_for_each_number_of_tokens(shown):
-    look.matrix_timings(dim=32, hidden_dim=64, repeats=1)
+    milliseconds = look.matrix_timings(dim=32, hidden_dim=64, repeats=1)
     (rows,) = shown["tables"]
     assert [row[0] for row in rows] == ["1", "8", "64", "256"]
+    assert [row[1] for row in rows] == [f"{time:.2f} ms" for time in milliseconds.values()]

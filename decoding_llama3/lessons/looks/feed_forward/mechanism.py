@@ -138,15 +138,14 @@ def toy_machine(
     show_figure(figures.draw_machine({name: values.tolist() for name, values in stages.items()}, title), alt)
 
 
-def paired(subject: Subject, text: str, block: int, draws: int = 8) -> None:
-    """Each hidden feature of the last token by its gate and its value; as a control, paired by chance."""
+def paired(subject: Subject, text: str, block: int) -> None:
+    """Each hidden feature of the last token by its gate and its value; the strongest products are marked."""
     passage = passage_of(subject, text, block)
-    lit, generator = half_of(passage.h), torch.Generator().manual_seed(0)
-    shuffled = (torch.randperm(len(passage.u), generator=generator) for _ in range(draws))
-    chance = [len(half_of(passage.gate * passage.u[order])) for order in shuffled]
+    lit = half_of(passage.h)
+    gate, u = passage.gate[lit[0]], passage.u[lit[0]]
     title = (
         f"{len(lit)} of {len(passage.h):,} products hold half of the squares; "
-        f"with gates and values paired by chance it takes {min(chance)} to {max(chance)}"
+        f"the strongest is a gate of {gate:.1f} times a value of {u:.1f}"
     )
     alt = "A dot for each hidden feature, its gate across and its value upwards; the strongest are marked."
     show_figure(figures.draw_paired(passage.gate, passage.u, lit, title), alt)

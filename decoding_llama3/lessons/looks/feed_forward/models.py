@@ -131,11 +131,12 @@ def _zeroing(share: float, generator: torch.Generator) -> Callable[[Tensor], Ten
     return lambda y: y * (torch.rand(y.shape, generator=generator) >= share).to(y.device)
 
 
-def how_few(text: str, *subjects: Subject | None, draws: int = 8) -> dict[str, tuple[float, float]]:
+def how_few(text: str, *subjects: Subject | None, draws: int = 8) -> dict[str, list[float]]:
     """How many hidden features hold half of a token's sum of squares: a mean over the tokens and blocks.
 
-    Of the value branch, of the gate, of their product, and of the product with gates and values of a token paired
-    by chance. Returns the last two, the lowest of the draws, by the name of the model.
+    Of the value branch, of the gate, and of their product. As controls the gates are paired with the values of
+    other features of the token, or with the values of the same features for another token. Returns the five
+    numbers by the name of the model.
     """
     rows, found = [], {}
     for subject in present(*subjects):
@@ -146,21 +147,17 @@ def how_few(text: str, *subjects: Subject | None, draws: int = 8) -> dict[str, t
         for gate_name, up, down in zip(*names, strict=True):
             gate, u = (record.outputs[name][0, 1:].float().cpu() for name in (gate_name, up))
             h, gate = record.inputs[down][0, 1:].float().cpu(), F.silu(gate)
-            orders = [torch.rand(u.shape, generator=generator).argsort(dim=-1) for _ in range(draws)]
-            chance = [gate * u.gather(1, order) for order in orders]
-            counts.append([_count_half(values) for values in (u, gate, h, *chance)])
-        value, gate_alone, product, *chance = torch.tensor(counts).mean(dim=0).tolist()
-        found[subject.name] = product, min(chance)
-        rows.append([subject.name, subject.model.config.hidden_dim, f"{value:.0f}", f"{gate_alone:.0f}",
-                     f"{min(chance):.1f} to {max(chance):.1f}", f"{product:.1f}"])  # fmt: skip
-    header = [
-        "features that hold half",
-        "of",
-        "value branch",
-        "gate",
-        f"paired by chance, {draws} draws",
-        "product",
-    ]
+            chance = torch.zeros(2)
+            for _ in range(draws):
+                features = torch.rand(u.shape, generator=generator).argsort(dim=-1)
+                tokens = torch.randperm(len(u), generator=generator)
+                others = gate * u.gather(1, features), gate * u[tokens]
+                chance += torch.tensor([_count_half(values) for values in others]) / draws
+            counts.append([*map(_count_half, (u, gate)), *chance.tolist(), _count_half(h)])
+        found[subject.name] = torch.tensor(counts).mean(dim=0).tolist()
+        rows.append([subject.name, subject.model.config.hidden_dim, *(f"{n:.1f}" for n in found[subject.name])])
+    header = ["half is held by", "of", "value branch", "gate", "gate × value of another feature",
+              "gate × value of another token", "product"]  # fmt: skip
     show_table(rows, header)
     return found
 

@@ -30,11 +30,14 @@ def hidden_widths(dim: int, multiplier: float, multiple_of: int) -> int:
     return rounded
 
 
-def matrix_timings(dim: int = 1024, hidden_dim: int = 3584, repeats: int = 5) -> None:
-    """The median time of a feed-forward network for one token and for many, on this machine."""
+def matrix_timings(dim: int = 1024, hidden_dim: int = 3584, repeats: int = 5) -> dict[int, float]:
+    """The median time of a feed-forward network for one token and for many, on this machine.
+
+    Returns the milliseconds by the number of tokens.
+    """
     config = dataclasses.replace(LlamaConfig.from_preset("llama3-8b"), dim=dim, hidden_dim=hidden_dim)
     part = FeedForward(config)
-    rows = []
+    rows, found = [], {}
     for tokens in (1, 8, 64, 256):
         x, seconds = torch.randn(tokens, dim, generator=torch.Generator().manual_seed(0)), []
         part(x)
@@ -42,8 +45,9 @@ def matrix_timings(dim: int = 1024, hidden_dim: int = 3584, repeats: int = 5) ->
             start = time.perf_counter()
             part(x)
             seconds.append(time.perf_counter() - start)
-        milliseconds = 1e3 * statistics.median(seconds)
+        milliseconds = found[tokens] = 1e3 * statistics.median(seconds)
         rate = 2 * tokens * 3 * dim * hidden_dim / (1e6 * milliseconds)
         rows.append([tokens, f"{milliseconds:.2f} ms", f"{milliseconds / tokens:.3f} ms", f"{rate:.0f} GFLOP/s"])
     header = ["tokens at once", "time", "per token", "work per second"]
     show_table(rows, header, f"{dim:,} to {hidden_dim:,} to {dim:,}, float32, median of {repeats}")
+    return found
