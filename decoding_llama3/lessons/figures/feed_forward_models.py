@@ -31,9 +31,9 @@ def draw_as_table(
             x, mean = np.arange(len(blocks)) + 0.28 * (i - 1), values.mean(dim=1)
             ax.bar(x, mean.tolist(), 0.27, color=colour, label=kind)
             ax.vlines(x, values.amin(dim=1), values.amax(dim=1), color="black", linewidth=1.5)
-        for at, value in enumerate(list(rises.values())[-1].mean(dim=1).tolist()):
-            text = f"{value:+.2f}"
-            ax.text(at + 0.28, max(value, 0), text, ha="center", va="bottom", color=colours[-1], fontsize=11)
+        first, top = list(rises.values())[-1][0].mean().item(), max(v.max().item() for v in rises.values())
+        at = (0.18, max(first, 0) + 0.06 * top)  # beside the other bars of the first block
+        ax.text(*at, f"{first:+.2f}", color=colours[-1], va="bottom", fontweight="bold")
         ax.axhline(0, color="black", linewidth=0.8)
         ax.set_xticks(range(len(blocks)), map(str, blocks))
         ax.set_title(name, fontsize=12, fontweight="normal")

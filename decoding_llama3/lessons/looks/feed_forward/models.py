@@ -70,7 +70,8 @@ def as_table(text: str, *subjects: Subject | None, draws: int = 3) -> None:
         blocks = sorted({0, 1, n // 2, n - 1}) if is_slow(model) else range(n)
         names, before = probe.names_of(model, "feed_forward"), probe.loss_of(model, ids)
         own, generator = alone_vectors(subject, ids, names), torch.Generator().manual_seed(0)
-        orders = [torch.randperm(ids.shape[1] - 1, generator=generator) + 1 for _ in range(draws)]
+        n_draws = 1 if is_slow(model) else draws
+        orders = [torch.randperm(ids.shape[1] - 1, generator=generator) + 1 for _ in range(n_draws)]
         rises = {"silenced": [], "a table, rows of other tokens": [], "a table, each token its row": []}
         for block in blocks:
             vectors = own[block]
@@ -117,13 +118,13 @@ def closed_gates(text: str, *subjects: Subject | None, draws: int = 3) -> None:
         with rewritten(model, gates, F.relu):
             closed = probe.loss_of(model, ids) - before
         generator, chance = torch.Generator().manual_seed(0), []
-        for _ in range(draws):
+        for _ in range(2 if is_slow(model) else draws):
             with rewritten(model, gates, _zeroing(share, generator)):
                 chance.append(probe.loss_of(model, ids) - before)
         rows.append([subject.name, f"{closed:+.2f}", f"{min(chance):+.2f} to {max(chance):+.2f}"])
     alt = "A histogram of what the gates read, the side below zero coloured, with two shares."
     show_figure(figures.draw_gate_inputs(panels, "; ".join(found)), alt)
-    header = ["gates closed: rise of the loss", "those below 0", f"as many by chance, {draws} draws"]
+    header = ["gates closed: rise of the loss", "those below 0", "as many by chance"]
     show_table(rows, header)
 
 
@@ -147,12 +148,12 @@ def how_few(text: str, *subjects: Subject | None, draws: int = 8) -> dict[str, l
         for gate_name, up, down in zip(*names, strict=True):
             gate, u = (record.outputs[name][0, 1:].float().cpu() for name in (gate_name, up))
             h, gate = record.inputs[down][0, 1:].float().cpu(), F.silu(gate)
-            chance = torch.zeros(2)
-            for _ in range(draws):
+            chance, n_draws = torch.zeros(2), 2 if is_slow(subject.model) else draws
+            for _ in range(n_draws):
                 features = torch.rand(u.shape, generator=generator).argsort(dim=-1)
                 tokens = torch.randperm(len(u), generator=generator)
                 others = gate * u.gather(1, features), gate * u[tokens]
-                chance += torch.tensor([_count_half(values) for values in others]) / draws
+                chance += torch.tensor([_count_half(values) for values in others]) / n_draws
             counts.append([*map(_count_half, (u, gate)), *chance.tolist(), _count_half(h)])
         found[subject.name] = torch.tensor(counts).mean(dim=0).tolist()
         rows.append([subject.name, subject.model.config.hidden_dim, *(f"{n:.1f}" for n in found[subject.name])])
@@ -169,9 +170,10 @@ def _count_half(values: Float[Tensor, "tokens hidden"]) -> float:
 
 def strongest_few(text: str, *subjects: Subject | None, draws: int = 2) -> None:
     """The loss when each token keeps only some hidden features of each block: its strongest, or some by chance."""
-    panels, found, shares = {}, [], (0.03, 0.1, 0.2, 0.3, 0.5, 0.7)
+    panels, found = {}, []
     for subject in present(*subjects):
         model, ids = subject.model, some_ids(subject, text)
+        shares = (0.1, 0.3, 0.5) if is_slow(model) else (0.03, 0.1, 0.2, 0.3, 0.5, 0.7)
         names, before = probe.names_of(model, "feed_forward.w_down"), probe.loss_of(model, ids)
         generator, rows = torch.Generator().manual_seed(0), []
         for draw in range(1 + (1 if is_slow(model) else draws)):

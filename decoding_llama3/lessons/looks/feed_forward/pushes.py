@@ -27,7 +27,7 @@ def sinking(text: str, words: str, *subjects: Subject | None, draws: int = 10) -
         down = f"layers.{len(model.layers) - 1}.feed_forward.w_down"
         with probe.recording(model, [down, "norm"]) as record:
             model.hidden(ids)
-        chosen = slice(1, None, 3 if is_slow(model) else 1)
+        chosen = slice(1, None, 6 if is_slow(model) else 1)
         h, stream = record.inputs[down][0, chosen], record.inputs["norm"][0, chosen]
         listed, columns = ids_of_words(subject, words), probe.dequantized_weight(model.get_submodule(down))
         feature, sign = pusher_of(subject, columns, listed)
@@ -80,15 +80,18 @@ def pushed_word(
         names = probe.names_of(model, "feed_forward.w_down")[len(model.layers) // 2 :]
         pushes, size = pushes_and_size(subject, ids, names, token)
         order, loud = pushes.argsort(descending=True), size.argsort(descending=True)
-        generator, kinds_of = torch.Generator().manual_seed(0), {"drawn by chance": [], "that write as much": []}
+        generator = torch.Generator().manual_seed(0)
+        sets = [order[:count] for count in counts]
         for _ in range(draws):
-            drawn = [torch.randperm(len(pushes), generator=generator)[:count] for count in counts]
-            among = [_others_as_loud(loud, order[:count], generator) for count in counts]
-            for row, chosen in zip(kinds_of.values(), (drawn, among), strict=True):
-                row.append([_probability(model, ids, token, names, some) for some in chosen])
-        pushers = [_probability(model, ids, token, names, order[:count]) for count in counts]
-        panels[subject.name] = counts, pushers, {kind: torch.tensor(row) for kind, row in kinds_of.items()}
-        least = min(row[shown] for draws_of in kinds_of.values() for row in draws_of)
+            sets += [torch.randperm(len(pushes), generator=generator)[:count] for count in counts]
+            sets += [_others_as_loud(loud, order[:count], generator) for count in counts]
+        found_p = torch.tensor(_probabilities(model, ids, token, names, sets)).view(-1, len(counts))
+        pushers, others = (
+            found_p[0].tolist(),
+            {"drawn by chance": found_p[1::2], "that write as much": found_p[2::2]},
+        )
+        panels[subject.name] = counts, pushers, others
+        least = found_p[1:, shown].min()
         name = quoted(subject, [token])[0]
         rows.append([subject.name, len(pushes), _listed(model, names, order[: counts[shown]], pushes)])
         found.append(f"{subject.name} from {pushers[0]:.3f} to {pushers[shown]:.3f} (others: {least:.3f} or more)")
@@ -134,18 +137,26 @@ def _others_as_loud(loud: Tensor, pushers: Tensor, generator: torch.Generator) -
     return among[torch.randperm(len(among), generator=generator)[: len(pushers)]]
 
 
-def _probability(model: Transformer, ids: Tensor, token: int, names: Sequence[str], silenced: Tensor) -> float:
+def _probabilities(
+    model: Transformer, ids: Int[Tensor, "1 seq"], token: int, names: Sequence[str], sets: Sequence[Tensor]
+) -> list[float]:
+    """The probability of `token` at the end, with each of these sets of features silenced at the last token.
+
+    A row of one batch for each set.
+    """
     hidden = model.config.hidden_dim
     with ExitStack() as stack:
         for i, matrix in enumerate(names):
-            mask = torch.ones(hidden)
-            mask[silenced[silenced // hidden == i] % hidden] = 0
-            stack.enter_context(probe.intercepted(model, [matrix], _masked(mask)))
-        return model(ids)[0, -1].softmax(dim=-1)[token].item()
+            masks = torch.ones(len(sets), hidden)
+            for mask, silenced in zip(masks, sets, strict=True):
+                mask[silenced[silenced // hidden == i] % hidden] = 0
+            stack.enter_context(probe.intercepted(model, [matrix], _masked(masks)))
+        last = model.hidden(ids.expand(len(sets), -1))[:, -1]
+    return model.output(last).float().softmax(dim=-1)[:, token].tolist()
 
 
-def _masked(mask: Float[Tensor, " hidden"]) -> Callable[[Tensor], Tensor]:
+def _masked(masks: Float[Tensor, "sets hidden"]) -> Callable[[Tensor], Tensor]:
     def change(h: Tensor) -> Tensor:
-        return torch.cat([h[:, :-1], h[:, -1:] * mask.to(h.device, h.dtype)], dim=1)
+        return torch.cat([h[:, :-1], h[:, -1:] * masks[:, None].to(h.device, h.dtype)], dim=1)
 
     return change

@@ -22,6 +22,9 @@ KINDS = {
     "motion": "went came ran rode flew",
 }
 
+# More of the same kinds, so that a feature can be asked for them where only the commonest words are shown.
+OTHERS = ("five eight nine eleven twelve twenty hundred", "uncle aunt husband", "shouted whispered", "walked ran")
+
 
 def ids_of_words(subject: Subject, words: str) -> list[int]:
     """The words that are one token of this tokenizer; of a list that has none, the first token of each word."""
@@ -32,12 +35,14 @@ def ids_of_words(subject: Subject, words: str) -> list[int]:
 def awake_on(
     subject: Subject, listed: Sequence[int]
 ) -> tuple[Int[Tensor, " words"], list[Float[Tensor, "words hidden"]]]:
-    """Every hidden feature on common words and on those `listed`, each word alone after begin-of-text.
+    """Every hidden feature on words, common ones, those `listed` and `OTHERS`, each alone after begin-of-text.
 
     Returns the ids of the words, and for each block the features on each of them.
     """
     model = subject.model
-    ids = torch.tensor(sorted({*common_words(subject.tokenizer, 300 if is_slow(model) else 3000), *listed}))
+    common = common_words(subject.tokenizer, 300 if is_slow(model) else 3000)
+    others = [ids_of_words(subject, words) for words in (*KINDS.values(), *OTHERS)]
+    ids = torch.tensor(sorted({*common, *listed, *(token for some in others for token in some)}))
     rows = F.pad(ids[:, None], (1, 0), value=subject.tokenizer.bos_id).to(model.norm.weight.device)
     names, found = probe.names_of(model, "feed_forward.w_down"), []
     for some in rows.split(250):
