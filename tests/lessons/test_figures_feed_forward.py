@@ -270,7 +270,7 @@ def test_the_whole_says_how_many_are_lit_and_what_the_strongest_pushes(shown, su
 
 def test_titles_of_the_mechanism_say_what_is_drawn(shown, subject):
     look.hinges(counts=(4, 8))
-    look.row_product(subject, TEXT, 0)
+    look.row_times_token(subject, TEXT, 0)
     look.silu_curve(subject, TEXT, 0)
     look.toy_gate(torch.tensor([-6.0, 6.0]), torch.tensor([2.0, 3.0]))
     look.paired(subject, TEXT, 0)

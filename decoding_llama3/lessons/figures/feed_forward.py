@@ -66,6 +66,15 @@ def draw_passage(passage: Passage, lit: Sequence[int], says: Sequence[str], titl
     for feature in lit:
         corner = (feature % columns - 0.5, feature // columns - 0.5)
         panels["h"].add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=style.MARKED, linewidth=1.6))
+    _draw_arrows(figure)
+    for line, text in enumerate(says):
+        figure.text(0.565, 0.40 - 0.072 * line, drawable(text), color=style.MARKED, fontsize=12, va="top")
+    style.headline(figure, title)
+    return figure
+
+
+def _draw_arrows(figure: Figure) -> None:
+    """Which block of squares is made of which, and by which matrix."""
     for start, end, label, at in (
         ((0.165, 0.50), (0.23, 0.66), "$W_{gate}$", (0.18, 0.64)),
         ((0.165, 0.42), (0.23, 0.24), "$W_{up}$", (0.18, 0.27)),
@@ -76,10 +85,6 @@ def draw_passage(passage: Passage, lit: Sequence[int], says: Sequence[str], titl
         arrow = {"arrowstyle": "->", "color": "dimgrey", "linewidth": 1.5}
         figure.add_artist(Annotation("", end, start, xycoords="figure fraction", arrowprops=arrow))
         figure.text(*at, label, ha="center", color="dimgrey", fontsize=18 if label == "×" else 12)
-    for line, text in enumerate(says):
-        figure.text(0.565, 0.40 - 0.072 * line, drawable(text), color=style.MARKED, fontsize=12, va="top")
-    style.headline(figure, title)
-    return figure
 
 
 def _columns(count: int) -> int:

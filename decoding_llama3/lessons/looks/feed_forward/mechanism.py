@@ -91,7 +91,7 @@ def hinges(counts: Sequence[int] = (4, 16), within: float = 3.0) -> None:
     show_figure(figures.draw_hinges(x, curves, within, title), alt)
 
 
-def row_product(subject: Subject, text: str, block: int) -> None:
+def row_times_token(subject: Subject, text: str, block: int) -> None:
     """The dot product behind one number of the value branch: that of the last token's strongest feature."""
     passage = passage_of(subject, text, block)
     feature = int(passage.h.abs().argmax())
