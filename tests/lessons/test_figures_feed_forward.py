@@ -165,12 +165,13 @@ def test_gates_are_counted_on_both_sides_of_zero():
     assert texts(ax) == ["75% of the gates,\n20% of the sum of |h|"]
 
 
-def test_few_has_a_line_for_the_strongest_and_one_for_each_draw():
-    chance = torch.tensor([[5.0, 3.0], [6.0, 2.0]])
-    (ax,) = model_figures.draw_few({"tiny": ((0.1, 0.5), [0.4, 0.1], chance)}, "title").axes
-    assert lines(ax)[:3] == [[5, 3], [6, 2], [0.4, 0.1]]
+def test_few_has_a_line_for_each_draw_of_each_way():
+    rises = {"by chance": [[5.0, 3.0], [6.0, 2.0]], "the same": [[2.0, 1.0]], "strongest": [[0.4, 0.1]]}
+    (ax,) = model_figures.draw_few({"tiny": ((0.1, 0.5), rises)}, "title").axes
+    assert lines(ax)[:4] == [[5, 3], [6, 2], [2, 1], [0.4, 0.1]]
     assert np.asarray(ax.lines[2].get_xdata()).tolist() == [10, 50]
-    assert ax.lines[2].get_label() == "the strongest of each token"
+    assert drawn_as(ax, "strongest") == [[0.4, 0.1]]
+    assert to_hex(ax.lines[3].get_color()) == style.FEED_FORWARD.lower()
 
 
 def test_text_stands_on_the_colour_of_its_value():
@@ -385,12 +386,24 @@ def test_how_few_counts_the_features_that_hold_half(shown, subject):
 
 def test_the_strongest_few_are_kept(shown, subject):
     h = torch.tensor([[1.0, -5.0, 2.0, 0.5]])
-    assert models._keeping(0.5, None)(h).tolist() == [[0, -5, 2, 0]]
-    assert (models._keeping(0.5, torch.Generator().manual_seed(0))(h) != 0).sum() == 2
+    assert models._keeping(0.5, torch.abs)(h).tolist() == [[0, -5, 2, 0]]
+    assert models._keeping(0.5, models._always(torch.tensor([9.0, 0.0, 1.0, 8.0])))(h).tolist() == [[1, 0, 0, 0.5]]
+    assert (models._keeping(0.5, models._drawn(torch.Generator().manual_seed(0)))(h) != 0).sum() == 2
     look.strongest_few(TEXT, subject, None)
     ((title, figure),) = shown["figures"]
-    (strongest,) = drawn_as(figure.axes[0], "the strongest of each token")
-    assert any(f"({rise:+.2f}; as many" in title for rise in strongest)
+    (strongest,), (common,) = (
+        drawn_as(figure.axes[0], kind) for kind in ("the strongest of each token", "the same for all tokens")
+    )
+    said = [f"({a:+.2f}; the same for all tokens {b:+.1f})" for a, b in zip(strongest, common, strict=True)]
+    assert any(part in title for part in said)
+    ids, broken = subject.ids(TEXT), randomize(dl.Transformer(subject.model.config))
+    for layer in broken.layers:
+        layer.feed_forward.w_down.register_forward_pre_hook(
+            lambda _, args: models._keeping(0.7, torch.abs)(args[0])
+        )
+    assert math.isclose(
+        strongest[-1], probe.loss_of(broken, ids) - probe.loss_of(subject.model, ids), abs_tol=1e-5
+    )
 
 
 def test_the_best_feature_is_the_one_whose_least_word_is_farthest():

@@ -64,15 +64,16 @@ def draw_gate_inputs(panels: Mapping[str, tuple[Float[Tensor, " gates"], float, 
 
 
 def draw_few(
-    panels: Mapping[str, tuple[Sequence[float], Sequence[float], Float[Tensor, "draws shares"]]], title: str
+    panels: Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[Sequence[float]]]]], title: str
 ) -> Figure:
-    """Rise of the loss when each token keeps a share of its hidden features: the strongest, or some by chance."""
+    """Rise of the loss when only a share of the features is kept; a line for each draw of each way to choose."""
     figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.8), squeeze=False)
-    for ax, (name, (shares, strongest, chance)) in zip(axes[0], panels.items(), strict=True):
+    colours = (style.RESIDUAL, style.WRONG, style.FEED_FORWARD)
+    for ax, (name, (shares, rises)) in zip(axes[0], panels.items(), strict=True):
         x = [100 * share for share in shares]
-        for i, draw in enumerate(chance):
-            ax.plot(x, draw, "o-", color=style.RESIDUAL, alpha=0.7, label="by chance" if i == 0 else None)
-        ax.plot(x, strongest, "o-", color=style.FEED_FORWARD, label="the strongest of each token")
+        for (kind, draws), colour in zip(rises.items(), colours, strict=True):
+            for i, draw in enumerate(draws):
+                ax.plot(x, draw, "o-", color=colour, label=kind if i == 0 else None)
         ax.axhline(0, color="black", linewidth=0.8)
         ax.set_xlim(0, None)
         ax.set_title(name, fontsize=12, fontweight="normal")

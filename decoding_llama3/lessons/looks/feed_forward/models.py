@@ -1,7 +1,7 @@
 """Part 6 - what is shown of the feed-forward networks of trained models."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -169,32 +169,59 @@ def _count_half(values: Float[Tensor, "tokens hidden"]) -> float:
 
 
 def strongest_few(text: str, *subjects: Subject | None, draws: int = 2) -> None:
-    """The loss when each token keeps only some hidden features of each block: its strongest, or some by chance."""
+    """The loss when only some hidden features of each block are kept: the strongest of each token.
+
+    As controls the same for all tokens, those that are strongest on average; and some by chance for each token.
+    """
     panels, found = {}, []
     for subject in present(*subjects):
         model, ids = subject.model, some_ids(subject, text)
         shares = (0.1, 0.3, 0.5) if is_slow(model) else (0.03, 0.1, 0.2, 0.3, 0.5, 0.7)
-        names, before = probe.names_of(model, "feed_forward.w_down"), probe.loss_of(model, ids)
-        generator, rows = torch.Generator().manual_seed(0), []
-        for draw in range(1 + (1 if is_slow(model) else draws)):
-            rows.append([])
-            for share in shares:
-                with probe.intercepted(model, names, _keeping(share, generator if draw else None)):
-                    rows[-1].append(probe.loss_of(model, ids) - before)
-        panels[subject.name] = shares, rows[0], torch.tensor(rows[1:])
-        enough = next((i for i, rise in enumerate(rows[0]) if rise < 0.05), len(shares) - 1)
-        by_chance = sum(row[enough] for row in rows[1:]) / len(rows[1:])
+        names, generator = probe.names_of(model, "feed_forward.w_down"), torch.Generator().manual_seed(0)
+        with probe.recording(model, names) as record:
+            before = probe.loss_of(model, ids)
+        loud = [record.inputs[name][0, 1:].float().abs().mean(dim=0) for name in names]
+
+        rises = {"by chance": [], "the same for all tokens": [], "the strongest of each token": []}
+        for _ in range(1 if is_slow(model) else draws):
+            sizes = [_drawn(generator)] * len(names)
+            rises["by chance"].append([_rise_keeping(model, ids, share, sizes, before) for share in shares])
+        same = [_always(size) for size in loud]
+        own = [torch.abs] * len(names)
+        for row, sizes in ((rises["the same for all tokens"], same), (rises["the strongest of each token"], own)):
+            row.append([_rise_keeping(model, ids, share, sizes, before) for share in shares])
+        panels[subject.name] = shares, rises
+        (strongest,), (common,) = rises["the strongest of each token"], rises["the same for all tokens"]
+        at = next((i for i, rise in enumerate(strongest) if rise < 0.05), len(shares) - 1)
         found.append(
-            f"{shares[enough]:.0%} in {subject.name} ({rows[0][enough]:+.2f}; as many by chance {by_chance:+.1f})"
+            f"{shares[at]:.0%} in {subject.name} ({strongest[at]:+.2f}; the same for all tokens {common[at]:+.1f})"
         )
     title = f"Of a token's hidden features keep the strongest: {', '.join(found)}"
-    alt = "The rise of the loss by the share of hidden features kept, the strongest and some by chance."
+    alt = "The rise of the loss by the share of hidden features kept, in three ways to choose them."
     show_figure(figures.draw_few(panels, title), alt)
 
 
-def _keeping(share: float, generator: torch.Generator | None) -> Callable[[Tensor], Tensor]:
+def _drawn(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    return lambda h: torch.rand(h.shape, generator=generator).to(h.device)
+
+
+def _always(size: Float[Tensor, " hidden"]) -> Callable[[Tensor], Tensor]:
+    return lambda h: size.expand(h.shape)
+
+
+def _rise_keeping(
+    model: Transformer, ids: Tensor, share: float, sizes: Sequence[Callable[[Tensor], Tensor]], before: float
+) -> float:
+    """How much the loss rises when only the features of the largest `sizes` are kept, of a block each."""
+    with ExitStack() as stack:
+        for name, size in zip(probe.names_of(model, "feed_forward.w_down"), sizes, strict=True):
+            stack.enter_context(probe.intercepted(model, [name], _keeping(share, size)))
+        return probe.loss_of(model, ids) - before
+
+
+def _keeping(share: float, size_of: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     def keep(h: Tensor) -> Tensor:
-        size = h.abs().float() if generator is None else torch.rand(h.shape, generator=generator).to(h.device)
+        size = size_of(h).float()
         weakest = size.topk(max(1, round(share * h.shape[-1])), dim=-1).values[..., -1:]
         return h * (size >= weakest)
 
