@@ -404,6 +404,11 @@ def test_the_strongest_few_are_kept(shown, subject):
     assert math.isclose(
         strongest[-1], probe.loss_of(broken, ids) - probe.loss_of(subject.model, ids), abs_tol=1e-5
     )
+    broken = randomize(dl.Transformer(subject.model.config))
+    for block, layer in enumerate(broken.layers):
+        mean = probe.neuron_activations(subject.model, ids, block)[0, 1:].abs().mean(dim=0)
+        layer.feed_forward.w_down.weight[:, mean.argsort()[: len(mean) - round(0.7 * len(mean))]] = 0
+    assert math.isclose(common[-1], probe.loss_of(broken, ids) - probe.loss_of(subject.model, ids), abs_tol=1e-5)
 
 
 def test_the_best_feature_is_the_one_whose_least_word_is_farthest():
