@@ -5,6 +5,7 @@ import importlib.util
 import torch
 from torch import Tensor
 
+from decoding_llama3.feed_forward import FeedForward
 from decoding_llama3.norm import RMSNorm
 from decoding_llama3.rope import apply_rope, rope_frequencies, rope_rotation
 
@@ -25,6 +26,7 @@ def compare_norm(x: Tensor, part: RMSNorm) -> None:
     _report({name: (other(x) - part(x)).abs().max() for name, other in others.items()})
 
 
+<<<<<<< HEAD
 def compare_rope(q: Tensor, k: Tensor, theta: float) -> None:
     """Hugging Face's rotation and Meta's of queries and keys (batch, heads, seq, head_dim); prints the result.
 
@@ -48,6 +50,24 @@ def compare_rope(q: Tensor, k: Tensor, theta: float) -> None:
         others["Meta's"] = [x.transpose(1, 2) for x in turned]
     pairs = {name: zip(theirs, ours, strict=True) for name, theirs in others.items()}
     _report({name: torch.stack([(a - b).abs().max() for a, b in both]).max() for name, both in pairs.items()})
+=======
+def compare_feed_forward(x: Tensor, part: FeedForward) -> None:
+    """Hugging Face's feed-forward network with the weights of `part`, on the same input; prints the result.
+
+    Meta's is made of pieces that run in a group of processes only.
+    """
+    differences = {}
+    if importlib.util.find_spec("transformers"):
+        from transformers import LlamaConfig as TheirConfig
+        from transformers.models.llama.modeling_llama import LlamaMLP
+
+        hidden, dim = part.w_up.weight.shape
+        theirs = LlamaMLP(TheirConfig(hidden_size=dim, intermediate_size=hidden))
+        for their_name, our_name in (("gate_proj", "w_gate"), ("up_proj", "w_up"), ("down_proj", "w_down")):
+            theirs.get_parameter(f"{their_name}.weight").data.copy_(part.get_parameter(f"{our_name}.weight"))
+        differences["Hugging Face's"] = (theirs(x) - part(x)).abs().max()
+    _report(differences)
+>>>>>>> part-6
 
 
 def _report(differences: dict[str, Tensor], within: float = 1e-5) -> None:
