@@ -1,0 +1,89 @@
+"""Part 7 - the figures of 'Going further': compression, speed, matrices: arrays in, a figure out."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from decoding_llama3.lessons import style
+
+MATRICES = {"wk": style.KEY, "wq": style.QUERY, "wv": style.VALUE, "wo": style.GATE, "chance": "dimgrey"}
+
+
+def draw_bits(bits: Mapping[str, float], title: str) -> Figure:
+    """Bars: bits per byte of the same unseen book for each way of predicting it; the last is the model."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.5 * len(bits) + 1.2))
+    colours = [style.RESIDUAL] * (len(bits) - 1) + [style.MODEL_COLOURS["tiny"]]
+    shown = ax.barh(list(bits), list(bits.values()), color=colours)
+    ax.bar_label(shown, [f"{value:.2f}" for value in bits.values()], padding=4)
+    ax.invert_yaxis()
+    ax.set(xlabel="bits per byte of a book that none has seen (8: knowing nothing)")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_speed_ladder(rungs: Sequence[Mapping], title: str) -> Figure:
+    """Dots: measured milliseconds per token of each way to decode, beside what the limits predict.
+
+    `rungs` have "name", "measured_seconds", "predicted_seconds" and "bound_by".
+    """
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.6 * len(rungs) + 1.4))
+    for row, rung in enumerate(rungs):
+        measured, predicted = 1e3 * rung["measured_seconds"], 1e3 * rung["predicted_seconds"]
+        ax.plot([predicted, measured], [row, row], color=style.RESIDUAL, linewidth=2)
+        ax.plot(predicted, row, "|", color=style.PREDICTION, markersize=18, markeredgewidth=2.5)
+        ax.plot(measured, row, "o", color=style.PREDICTION, markersize=9)
+        text = f"{measured:.3g} ms; predicted {predicted:.3g}, bound by {rung['bound_by']}"
+        ax.annotate(text, (measured, row), (10, 0), textcoords="offset points", va="center")
+    ax.set_yticks(range(len(rungs)), [rung["name"] for rung in rungs])
+    ax.set_ylim(len(rungs) - 0.5, -0.5)
+    ax.set_xscale("log")
+    slowest = max(1e3 * rung["measured_seconds"] for rung in rungs)
+    fastest = min(1e3 * rung["predicted_seconds"] for rung in rungs)
+    ax.set_xlim(fastest / 2, 200 * slowest)  # room for the words
+    ticks = [10.0**i for i in range(5) if fastest / 2 < 10**i < 3 * slowest]
+    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="milliseconds per token, logarithmic (dot: measured, bar: predicted)")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_heads_learned(rows: Sequence[Mapping[str, float]], title: str) -> Figure:
+    """How well the best head of two kinds did its work after each step; `rows` as in tiny's learning.csv."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.4))
+    steps = [row["step"] for row in rows]
+    for kind, name, colour in (
+        ("previous", "attends to the token before", style.VARIANTS[0]),
+        ("induction", "finds what followed the previous occurrence", style.VARIANTS[2]),
+    ):
+        values = [row[kind] for row in rows]
+        ax.plot(steps, values, color=colour)
+        below = -12 if kind == "induction" else 8
+        ax.annotate(
+            name, (steps[-1], values[-1]), (-4, below), textcoords="offset points", color=colour, ha="right",
+            va="top" if below < 0 else "bottom",
+        )  # fmt: skip
+    ax.set(ylim=(0, 1.12), xlabel="training step", ylabel="best head\n(attention weight)")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_matrix_spectra(panels: Mapping[str, Mapping[str, Float[Tensor, " directions"]]], title: str) -> Figure:
+    """How much of a matrix its strongest directions hold, a panel for each model; "chance" is drawn in grey."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.8), squeeze=False, sharey=True)
+    for ax, (model, spectra) in zip(axes[0], panels.items(), strict=True):
+        for i, (name, held) in enumerate(spectra.items()):
+            x = torch.arange(1, len(held) + 1) / len(held)
+            ax.plot(x, held, color=MATRICES[name], linestyle="--" if name == "chance" else "-")
+            ax.text(0.95, 0.3 - 0.09 * i, name, color=MATRICES[name], ha="right", transform=ax.transAxes)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(lambda value, _: f"{value:.0%}")
+        ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="strongest directions, share of all")
+        ax.set_title(model, fontsize=12, fontweight="normal")
+    axes[0, 0].set_ylabel("share of the square sum")
+    style.headline(figure, title)
+    return figure
