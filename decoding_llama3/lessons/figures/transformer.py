@@ -115,7 +115,7 @@ def draw_looked_up(
     """The rows that the embedding gives to the tokens of a text; those in `alike`, one token, are marked."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 0.24 * len(words) + 1.5))
     limit = x.abs().quantile(0.99).item()
-    image = ax.imshow(x, cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+    image = ax.imshow(x.numpy(), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
     ax.set_yticks(range(len(words)), words)
     for i, tick in enumerate(ax.get_yticklabels()):
         if i in alike:

@@ -128,7 +128,7 @@ def draw_lens(
 ) -> Figure:
     """The likeliest next word read off the stream at each of `depths` (rows), after each token (columns)."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 0.36 * len(depths) + 2.0))
-    ax.imshow(probabilities, cmap="Greys", vmin=0, vmax=1, aspect="auto")
+    ax.imshow(probabilities.numpy(), cmap="Greys", vmin=0, vmax=1, aspect="auto")
     for depth, row in enumerate(words):
         for i, word in enumerate(row):
             ink = "white" if probabilities[depth, i] > 0.5 else "black"
