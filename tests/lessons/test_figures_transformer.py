@@ -510,3 +510,24 @@ def test_a_token_more_is_timed_both_ways(monkeypatch, subject):
     times = look.cache_timings(subject, contexts=(4, 8), repeats=1)
     assert [row[0] for row in kept] == ["4", "8"]
     assert all(ms > 0 for row in times for ms in row)
+
+
+def test_shapes_of_one_budget_are_told_by_depth(tables):
+    runs = look.shapes_tried()
+    ((rows, header),) = tables
+    assert header == ["layers", "dim", "parameters", "seed", "bits per byte"]
+    assert [row[0] for row in rows] == sorted(row[0] for row in rows)
+    assert len({row[3] for row in rows if row[0] == 6}) == 2  # two seeds, for chance
+    assert [row[4] for row in rows] == [run["bits_per_byte"] for run in runs]
+
+
+def test_neighbours_change_places_and_a_block_is_left_out(shown, subject):
+    look.spared("Once upon a time", subject)
+    model, ids = subject.model, subject.ids("Once upon a time")
+    below = shown[0].axes[1]
+    order = list(range(model.config.n_layers))
+    order[0], order[1] = 1, 0
+    rise = probe.next_token_losses(probe.run_layers(model, ids, order), ids).mean().item() - probe.loss_of(
+        model, ids
+    )
+    assert math.isclose(below.patches[0].get_height(), rise, rel_tol=1e-3, abs_tol=1e-5)

@@ -15,6 +15,7 @@ from decoding_llama3.lessons.looks.transformer.further import (
     compression,
     heads_learned,
     moments,
+    shapes_tried,
     spectra,
     speed_rungs,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "same_weights",
     "sampled",
     "shape_ladder",
+    "shapes_tried",
     "spared",
     "spectra",
     "speed_rungs",

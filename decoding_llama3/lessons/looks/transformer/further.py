@@ -120,6 +120,18 @@ def share_held(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, " directi
     return torch.linalg.svdvals(matrix).square().cumsum(dim=0) / matrix.square().sum()
 
 
+def shapes_tried(flops: float = 8.2e13) -> list[dict[str, str]]:
+    """Trainings of tiny's vocabulary in other depths and widths, near one budget of FLOPs; returned as kept."""
+    with (data_directory() / "tiny-llama3" / "shapes.csv").open(encoding="utf-8", newline="") as file:
+        runs = [run for run in csv.DictReader(file) if abs(float(run["flops"]) / flops - 1) < 0.05]
+    alike = [run for run in runs if run["vocab_size"] == "4096" and 5e6 < int(run["parameters"]) < 6e6]
+    alike.sort(key=lambda run: int(run["layers"]))
+    names = ("layers", "dim", "parameters", "seed", "bits_per_byte")
+    rows = [[int(run[name]) if name != "bits_per_byte" else run[name] for name in names] for run in alike]
+    show_table(rows, [name.replace("_", " ") for name in names], f"{flops:.2g} FLOPs each")
+    return alike
+
+
 def _read(path: str) -> dict[str, Any]:
     """A JSON file of the package's data."""
     file = data_directory() / path
