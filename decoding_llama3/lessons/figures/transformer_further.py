@@ -20,6 +20,7 @@ def draw_bits(bits: Mapping[str, float], title: str) -> Figure:
     shown = ax.barh(list(bits), list(bits.values()), color=colours)
     ax.bar_label(shown, [f"{value:.2f}" for value in bits.values()], padding=4)
     ax.invert_yaxis()
+    ax.set_xlim(0, 1.1 * max(bits.values()))
     ax.set(xlabel="bits per byte of a book that none has seen (8: knowing nothing)")
     style.headline(figure, title)
     return figure
@@ -43,7 +44,7 @@ def draw_speed_ladder(rungs: Sequence[Mapping], title: str) -> Figure:
     ax.set_xscale("log")
     slowest = max(1e3 * rung["measured_seconds"] for rung in rungs)
     fastest = min(1e3 * rung["predicted_seconds"] for rung in rungs)
-    ax.set_xlim(fastest / 2, 200 * slowest)  # room for the words
+    ax.set_xlim(fastest / 2, 500 * slowest)  # room for the words
     ticks = [10.0**i for i in range(5) if fastest / 2 < 10**i < 3 * slowest]
     ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     ax.minorticks_off()
@@ -56,17 +57,12 @@ def draw_heads_learned(rows: Sequence[Mapping[str, float]], title: str) -> Figur
     """How well the best head of two kinds did its work after each step; `rows` as in tiny's learning.csv."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.4))
     steps = [row["step"] for row in rows]
-    for kind, name, colour in (
-        ("previous", "attends to the token before", style.VARIANTS[0]),
-        ("induction", "finds what followed the previous occurrence", style.VARIANTS[2]),
+    for kind, name, colour, height in (
+        ("previous", "attends to the token before", style.VARIANTS[0], 0.93),
+        ("induction", "finds what followed the previous occurrence", style.VARIANTS[2], 0.2),
     ):
-        values = [row[kind] for row in rows]
-        ax.plot(steps, values, color=colour)
-        below = -12 if kind == "induction" else 8
-        ax.annotate(
-            name, (steps[-1], values[-1]), (-4, below), textcoords="offset points", color=colour, ha="right",
-            va="top" if below < 0 else "bottom",
-        )  # fmt: skip
+        ax.plot(steps, [row[kind] for row in rows], color=colour)
+        ax.text(0.98, height, name, color=colour, ha="right", transform=ax.transAxes)
     ax.set(ylim=(0, 1.12), xlabel="training step", ylabel="best head\n(attention weight)")
     style.headline(figure, title)
     return figure

@@ -76,7 +76,8 @@ def draw_journey(journey: Journey, title: str) -> Figure:
             ax.axvline(0, color="black", linewidth=0.8)
     lens.set_xlabel(drawable(f"probability of\n{journey.word!r}"))
     adds.set_xlabel(drawable(f"logit of\n{journey.word!r}"))
-    lost.set_xlabel("probability (dots: where it\nwrites as for other texts)")
+    lost.set_xlabel(drawable(f"probability of\n{journey.word!r}"))
+    figure.supxlabel("dots: where a part is not silent, but writes what it wrote for other texts", fontsize=11)
     stream.set_yticks(shown, [journey.parts[i] for i in shown])
     for i, tick in zip(shown, stream.get_yticklabels(), strict=True):
         if i in (journey.loudest, *journey.missed):
@@ -112,7 +113,7 @@ def _say(ax: Axes, values: Float[Tensor, " parts"], rows: set[int]) -> None:
         value = values[i].item()
         across, align = (4, "left") if value >= 0 else (-4, "right")
         ax.annotate(
-            f"{value:+.1f}" if abs(value) >= 1.5 else f"{value:.2f}", (value, i), (across, 0),
+            f"{value:+.1f}" if abs(value) >= 1.5 else f"{value:.3f}", (value, i), (across, 0),
             textcoords="offset points", ha=align, va="center", color=style.MARKED, fontweight="bold",
         )  # fmt: skip
     low, high = min(0.0, values.nan_to_num(0).min().item()), max(0.0, values.nan_to_num(0).max().item())

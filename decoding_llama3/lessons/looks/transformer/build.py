@@ -162,7 +162,7 @@ def looked_up(subject: Subject, text: str) -> None:
     most = max(tokens, key=tokens.count)
     alike = [i for i, token in enumerate(tokens) if token == most and tokens.count(most) > 1]
     title = f"{len(tokens)} tokens become {len(tokens)} rows of {x.shape[1]:,} numbers; "
-    title += f"{words[alike[0]]!r} comes {len(alike)} times, as the same row" if alike else "no token comes twice"
+    title += f"{words[alike[0]]!r} is {len(alike)} times the same one" if alike else "no token comes twice"
     alt = "A grid of values, a row for each token of the sentence and a column for each feature."
     show_figure(figures.draw_looked_up(x, words, alike, title), alt)
 

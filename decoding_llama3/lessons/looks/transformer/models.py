@@ -27,9 +27,9 @@ def journey(text: str, *subjects: Subject | None) -> list[figures.Journey]:
     for subject in present(*subjects):
         found = make_journey(subject, text)
         loudest, missed = found.parts[found.loudest], [found.parts[i] for i in found.missed]
-        base, worst = found.chances[-1], found.missed[0]
+        base, worst, read = found.chances[-1], found.missed[0], "".join(subject.words(text)[-3:]).strip()
         title = (
-            f"{subject.name}, {found.word!r} after {text!r}: {loudest} adds most "
+            f"{subject.name}, {found.word!r} after {read!r}: {loudest} adds most "
             f"({found.added[found.loudest]:+.1f} of {found.added.sum():+.1f}); {' and '.join(missed)} are missed "
             f"most (p goes from {chance(base)} to {chance(base - found.lost[worst])} and "
             f"{chance(base - found.lost[found.missed[1]])})"
