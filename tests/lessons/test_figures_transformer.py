@@ -196,11 +196,12 @@ def test_a_lens_writes_the_words_and_shades_the_cells():
 
 
 def test_spared_blocks_have_bars_between_neighbours_below():
-    panels = {"tiny": (torch.tensor([5.0, 0.5, 1.0]), torch.tensor([4.0, -0.1]))}
+    panels = {"tiny": ([0, 3, 6], torch.tensor([5.0, 0.5, 1.0]), torch.tensor([4.0, -0.1]))}
     above, below = of_models.draw_spared(panels, "title").axes
     assert [bar.get_height() for bar in above.patches] == [5, 0.5, 1]
     assert np.allclose([bar.get_height() for bar in below.patches], [4, -0.1])
-    assert np.allclose([bar.get_x() + bar.get_width() / 2 for bar in below.patches], [0.5, 1.5])
+    assert np.allclose([bar.get_x() + bar.get_width() / 2 for bar in below.patches], [0.5, 3.5])
+    assert [label.get_text() for label in below.get_xticklabels()] == ["0", "3", "6"]
     assert texts(above) == ["+5.0", "+0.5", "+1.0"]
 
 

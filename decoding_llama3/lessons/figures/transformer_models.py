@@ -1,7 +1,9 @@
 """Part 7 - the figures of what the parts of trained models do together: arrays in, a figure out."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -51,7 +53,9 @@ def draw_journey(journey: Journey, title: str) -> Figure:
     stream, lens, adds, lost = axes
     _draw_river(stream, journey)
     lens.barh(range(n), journey.chances.tolist(), color=style.PREDICTION, height=0.75)
-    shown = style.thinned(n, 30)
+    named_rows = {journey.loudest, *journey.missed}
+    shown = [i for i in style.thinned(n, 30) if i in named_rows or not named_rows & {i - 1, i + 1} or n <= 30]
+    shown = sorted({*shown, *named_rows})
     for i in shown:
         text = drawable(journey.said[i].strip() or "␣").replace("\n", "⏎")
         lens.text(journey.chances[i].item() + 0.03, i, text[:9], va="center", fontsize=10, color="#5F5F5F")
@@ -62,8 +66,8 @@ def draw_journey(journey: Journey, title: str) -> Figure:
     for i in range(1, n):
         draws = journey.exchanged[:, i].tolist()
         lost.plot(draws, [i] * len(draws), "o", color="black", markersize=2.5, alpha=0.45)
-    _say(adds, journey.added, {journey.loudest})
-    _say(lost, journey.lost, set(journey.missed))
+    _say(adds, journey.added, {journey.loudest, int(journey.added.argmin())})
+    _say(lost, journey.lost, {*journey.missed, int(journey.lost.nan_to_num(0).argmin())})
     named = (
         (stream, "the stream"),
         (lens, "would say, at depth"),
@@ -80,7 +84,7 @@ def draw_journey(journey: Journey, title: str) -> Figure:
     figure.supxlabel("dots: where a part is not silent, but writes what it wrote for other texts", fontsize=11)
     stream.set_yticks(shown, [journey.parts[i] for i in shown])
     for i, tick in zip(shown, stream.get_yticklabels(), strict=True):
-        if i in (journey.loudest, *journey.missed):
+        if i in named_rows:
             tick.set(color=style.MARKED, fontweight="bold")
     stream.set_ylim(n + 0.6, -1.6)
     style.headline(figure, title)
@@ -108,16 +112,18 @@ def _draw_river(ax: Axes, journey: Journey) -> None:
 
 
 def _say(ax: Axes, values: Float[Tensor, " parts"], rows: set[int]) -> None:
-    """The numbers of these bars, beside them."""
+    """The numbers of these bars, beside them; a bar to the left only where it is a long one."""
     for i in rows:
         value = values[i].item()
+        if math.isnan(value) or (value < 0 and -value < 0.25 * values.nan_to_num(0).max().item()):
+            continue
         across, align = (4, "left") if value >= 0 else (-4, "right")
         ax.annotate(
             f"{value:+.1f}" if abs(value) >= 1.5 else f"{value:.3f}", (value, i), (across, 0),
             textcoords="offset points", ha=align, va="center", color=style.MARKED, fontweight="bold",
         )  # fmt: skip
     low, high = min(0.0, values.nan_to_num(0).min().item()), max(0.0, values.nan_to_num(0).max().item())
-    ax.set_xlim(low - 0.12 * (high - low) - 1e-9, high + 0.38 * (high - low) + 1e-9)
+    ax.set_xlim(low - (0.3 if low else 0.06) * (high - low) - 1e-9, high + 0.38 * (high - low) + 1e-9)
 
 
 def draw_lens(
@@ -144,23 +150,26 @@ def draw_lens(
 
 
 def draw_spared(
-    panels: Mapping[str, tuple[Float[Tensor, " blocks"], Float[Tensor, " pairs"]]], title: str
+    panels: Mapping[str, tuple[Sequence[int], Float[Tensor, " blocks"], Float[Tensor, " pairs"]]], title: str
 ) -> Figure:
-    """Rise of the loss without each block, and with a block and the next exchanged; a column for each model."""
+    """Rise of the loss without some blocks, and with each and the next exchanged; a column for each model."""
     figure, axes = plt.subplots(2, len(panels), figsize=(style.WIDTH, 4.8), squeeze=False, sharex="col")
-    for (above, below), (name, (left_out, exchanged)) in zip(axes.T, panels.items(), strict=True):
+    for (above, below), (name, (blocks, left_out, exchanged)) in zip(axes.T, panels.items(), strict=True):
+        wide = 0.8 * min(after - before for before, after in pairwise(blocks))
         for ax, rises, colour in ((above, left_out, style.PREDICTION), (below, exchanged, style.RESIDUAL)):
             across = 0.0 if ax is above else 0.5
-            bars = ax.bar([i + across for i in range(len(rises))], rises.tolist(), color=colour)
+            places = [block + across for block in blocks[: len(rises)]]
+            bars = ax.bar(places, rises.tolist(), wide, color=colour)
             if len(rises) <= 12:
-                ax.bar_label(bars, [f"{rise:+.1f}" for rise in rises.tolist()], padding=2)
+                size = 10 if len(panels) > 1 else 12
+                ax.bar_label(bars, [f"{rise:+.1f}" for rise in rises.tolist()], padding=2, fontsize=size)
             ax.set_yscale("symlog", linthresh=0.5)
-            ax.set_ylim(min(0, 1.3 * rises.min().item()), 2.5 * max(0.5, rises.max().item()))
+            ax.set_ylim(min(0, 2.5 * rises.min().item()), 2.5 * max(0.5, rises.max().item()))
             ax.set_yticks([0, 0.5, 1, 2, 5, 10], ["0", "0.5", "1", "2", "5", "10"])
             ax.minorticks_off()
+            ax.axhline(0, color="black", linewidth=0.8)
         above.set_title(name, fontsize=12, fontweight="normal")
-        shown = style.thinned(len(left_out))
-        below.set_xticks(shown, [str(i) for i in shown])
+        below.set_xticks(blocks, [str(i) for i in blocks])
         below.set_xlabel("block")
     axes[0, 0].set_ylabel("left out:\nrise of the loss")
     axes[1, 0].set_ylabel("exchanged with the\nnext: rise of the loss")

@@ -101,7 +101,8 @@ def silenced(
             put = torch.cat([torch.zeros_like(others[part][:1]), others[part]])
             stack.enter_context(_rewritten(model, part, i * (1 + draws), put))
         last = model.hidden(ids.expand(rows, -1))[:, -1]
-    chances = torch.stack([model.output(row).float().softmax(dim=-1)[token] for row in last])
+    few = last.split(64)  # at once: logits are large
+    chances = torch.cat([model.output(rows).float().softmax(dim=-1)[:, token] for rows in few])
     by_part = chances.view(len(parts), 1 + draws)
     return by_part[:, 0], by_part[:, 1:].T
 
@@ -174,23 +175,27 @@ def lens_losses(subject: Subject, text: str) -> list[float]:
 
 
 def spared(text: str, *subjects: Subject | None) -> None:
-    """Rise of the loss without each block, and with two neighbours exchanged; of a slow model on 32 tokens."""
+    """Rise of the loss without a block, and with a block and the next exchanged.
+
+    Of ten blocks of a deep model; of a slow one on the first 24 tokens.
+    """
     panels, found = {}, []
     for subject in present(*subjects):
         model, ids = subject.model, subject.ids(text)
-        ids = ids[:, :32] if is_slow(model) else ids
-        order = list(range(model.config.n_layers))
-        left_out = probe.layer_deletion(model, ids).cpu()
-        whole = probe.next_token_losses(model(ids), ids).mean()
-        exchanged = []
-        for i in order[:-1]:
-            swapped = [*order[:i], i + 1, i, *order[i + 2 :]]
-            exchanged.append(probe.next_token_losses(probe.run_layers(model, ids, swapped), ids).mean() - whole)
-        panels[subject.name] = left_out, torch.stack(exchanged).cpu()
+        ids, n = ids[:, :24] if is_slow(model) else ids, model.config.n_layers
+        blocks = sorted({round(i * (n - 1) / 9) for i in range(10)})
+        order = list(range(n))
+        whole = probe.next_token_losses(probe.run_layers(model, ids, order), ids).mean()
+        orders = [[i for i in order if i != block] for block in blocks]
+        orders += [[*order[:i], i + 1, i, *order[i + 2 :]] for i in blocks if i + 1 < n]
+        losses = [probe.next_token_losses(probe.run_layers(model, ids, each), ids).mean() for each in orders]
+        rises = (torch.stack(losses) - whole).cpu()
+        left_out, exchanged = rises[: len(blocks)], rises[len(blocks) :]
+        panels[subject.name] = blocks, left_out, exchanged
         worst, middle = int(left_out.argmax()), left_out.median()
         found.append(
-            f"{subject.name}'s loss rises by {left_out[worst]:.1f} without block {worst}, by {middle:.2f} without "
-            "the median one"
+            f"{subject.name}'s loss rises by {left_out[worst]:.1f} without block {blocks[worst]}, by {middle:.2f} "
+            "without the median one"
         )
     title = "; ".join(found)
     alt = "Bars: rise of the loss without each block, and below it where a block and the next are exchanged."
