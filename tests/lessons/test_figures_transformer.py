@@ -243,14 +243,6 @@ def test_learned_heads_are_two_lines():
     assert texts(ax) == ["attends to the token before", "finds what followed the previous occurrence"]
 
 
-def test_spectra_have_a_line_for_each_matrix_chance_dashed():
-    held = {"wk": torch.tensor([0.5, 1.0]), "chance": torch.tensor([0.25, 1.0])}
-    (ax,) = further.draw_matrix_spectra({"tiny": held}, "title").axes
-    assert np.allclose([line.get_ydata() for line in ax.lines], torch.stack(list(held.values())))
-    assert [line.get_linestyle() for line in ax.lines] == ["-", "--"]
-    assert texts(ax) == ["wk", "chance"]
-
-
 @pytest.fixture
 def shown(monkeypatch):
     """The figures that are shown, in place of showing them."""
@@ -472,15 +464,6 @@ def test_what_the_files_hold_is_what_the_titles_say(shown, capsys):
     assert "From step 1,300 to 1,400" in one_line(shown[2])
 
 
-def test_a_spectrum_of_one_direction_is_held_by_the_first(shown, subject):
-    flat, single = torch.eye(4), torch.outer(torch.arange(1.0, 5), torch.ones(4))
-    assert torch.allclose(further_looks.share_held(flat), torch.arange(1, 5) / 4)
-    assert torch.allclose(further_looks.share_held(single), torch.ones(4))
-    look.spectra(subject, dataclasses.replace(subject, name="other"))
-    assert len(shown[0].axes) == 2
-    assert "other's strongest tenth" in one_line(shown[0])
-
-
 def test_a_learners_class_is_given_the_weights_of_a_real_model(subject, capsys):
     look.same_weights(dl.Transformer, "Once upon a", None)
     assert capsys.readouterr().out == ""
@@ -562,7 +545,6 @@ def test_no_word_leaves_its_picture_whatever_the_sentence(shown, tables, tiny, s
 def test_no_word_leaves_the_pictures_of_what_is_kept(shown, tables, tiny, capsys):
     look.wirings(tiny, show.OPENING)
     look.spared(show.OPENING, tiny, dataclasses.replace(tiny, name="other"))
-    look.spectra(tiny, dataclasses.replace(tiny, name="other"))
     for draw in (look.choices, look.compression, look.speed_rungs, look.heads_learned):
         draw()
     assert [one_line(figure) for figure in shown if overhang(figure) > 0.02] == []

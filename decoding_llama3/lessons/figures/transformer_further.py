@@ -1,16 +1,11 @@
-"""Part 7 - the figures of 'Going further': compression, speed, matrices: arrays in, a figure out."""
+"""Part 7 - the figures of 'Going further': compression, speed, heads: arrays in, a figure out."""
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from decoding_llama3.lessons import style
-
-MATRICES = {"wk": style.KEY, "wq": style.QUERY, "wv": style.VALUE, "wo": style.GATE, "chance": "dimgrey"}
 
 
 def draw_bits(bits: Mapping[str, float], title: str) -> Figure:
@@ -64,22 +59,5 @@ def draw_heads_learned(rows: Sequence[Mapping[str, float]], title: str) -> Figur
         ax.plot(steps, [row[kind] for row in rows], color=colour)
         ax.text(0.98, height, name, color=colour, ha="right", transform=ax.transAxes)
     ax.set(ylim=(0, 1.12), xlabel="training step", ylabel="best head\n(attention weight)")
-    style.headline(figure, title)
-    return figure
-
-
-def draw_matrix_spectra(panels: Mapping[str, Mapping[str, Float[Tensor, " directions"]]], title: str) -> Figure:
-    """How much of a matrix its strongest directions hold, a panel for each model; "chance" is drawn in grey."""
-    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.8), squeeze=False, sharey=True)
-    for ax, (model, spectra) in zip(axes[0], panels.items(), strict=True):
-        for i, (name, held) in enumerate(spectra.items()):
-            x = torch.arange(1, len(held) + 1) / len(held)
-            ax.plot(x, held, color=MATRICES[name], linestyle="--" if name == "chance" else "-")
-            ax.text(0.95, 0.3 - 0.09 * i, name, color=MATRICES[name], ha="right", transform=ax.transAxes)
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(lambda value, _: f"{value:.0%}")
-        ax.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="strongest directions, share of all")
-        ax.set_title(model, fontsize=12, fontweight="normal")
-    axes[0, 0].set_ylabel("share of the square sum")
     style.headline(figure, title)
     return figure

@@ -65,7 +65,7 @@ def draw_journey(journey: Journey, title: str) -> Figure:
     lost.barh(range(n), journey.lost.nan_to_num(0).tolist(), color=colours, height=0.75)
     for i in range(1, n):
         draws = journey.exchanged[:, i].tolist()
-        lost.plot(draws, [i] * len(draws), "o", color="black", markersize=2.5, alpha=0.45)
+        lost.plot(draws, [i] * len(draws), "o", color="black", markersize=2.5, alpha=0.45 if n <= FEW else 1)
     _say(adds, journey.added, {journey.loudest, int(journey.added.argmin())})
     _say(lost, journey.lost, {*journey.missed, int(journey.lost.nan_to_num(0).argmin())})
     named = (

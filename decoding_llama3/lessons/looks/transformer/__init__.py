@@ -16,7 +16,6 @@ from decoding_llama3.lessons.looks.transformer.further import (
     heads_learned,
     moments,
     shapes_tried,
-    spectra,
     speed_rungs,
 )
 from decoding_llama3.lessons.looks.transformer.models import choices, journey, lens, lens_losses, spared, told
@@ -47,7 +46,6 @@ __all__ = [
     "shape_ladder",
     "shapes_tried",
     "spared",
-    "spectra",
     "speed_rungs",
     "told",
     "two_writes",

@@ -1,11 +1,7 @@
-"""Part 7 - what is shown of tiny's own training, and in 'Going further': compression, speed, matrices."""
+"""Part 7 - what is shown of tiny's own training, and in 'Going further': compression and speed."""
 
 import csv
 from typing import Any
-
-import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from decoding_llama3.experiments import snapshots, training
 from decoding_llama3.inference.data import data_directory
@@ -14,7 +10,7 @@ from decoding_llama3.inspect import probe
 from decoding_llama3.json_files import read_json
 from decoding_llama3.lessons.figures import transformer_further as figures
 from decoding_llama3.lessons.show import show_figure, show_table
-from decoding_llama3.lessons.subject import Subject, present
+from decoding_llama3.lessons.subject import Subject
 from decoding_llama3.transformer import Transformer
 
 
@@ -92,32 +88,6 @@ def heads_learned() -> list[dict[str, float]]:
     alt = "Two lines over training steps: how well the best previous-token and the best induction head work."
     show_figure(figures.draw_heads_learned(rows, title), alt)
     return rows
-
-
-def spectra(*subjects: Subject | None) -> None:
-    """How much of the attention's matrices their strongest directions hold, beside a random matrix."""
-    panels, found = {}, []
-    for subject in present(*subjects):
-        blocks = list(subject.model.layers)[:: -(-subject.model.config.n_layers // 6)]
-        held = {}
-        for kind in ("wk", "wv"):
-            matrices = [probe.dequantized_weight(block.attention.get_submodule(kind)) for block in blocks]
-            held[kind] = torch.stack([share_held(matrix) for matrix in matrices]).mean(dim=0)
-        generator = torch.Generator().manual_seed(0)
-        held["chance"] = share_held(torch.randn(matrices[0].shape, generator=generator))
-        panels[subject.name] = held
-        tenth = {kind: share[max(0, len(share) // 10 - 1)] for kind, share in held.items()}
-        found.append(
-            f"{subject.name}'s strongest tenth of wk holds {tenth['wk']:.0%}, of wv {tenth['wv']:.0%}, "
-            f"by chance {tenth['chance']:.0%}"
-        )
-    alt = "What the strongest directions of wk, of wv and of a random matrix of their shape hold, together."
-    show_figure(figures.draw_matrix_spectra(panels, "; ".join(found)), alt)
-
-
-def share_held(matrix: Float[Tensor, "rows columns"]) -> Float[Tensor, " directions"]:
-    """The share of a matrix's square sum in its 1, 2, ... strongest directions."""
-    return torch.linalg.svdvals(matrix).square().cumsum(dim=0) / matrix.square().sum()
 
 
 def shapes_tried(flops: float = 8.2e13) -> list[dict[str, str]]:

@@ -56,7 +56,7 @@ def make_journey(subject: Subject, text: str, draws: int = 8) -> figures.Journey
     lens = torch.stack([model.output(model.norm(x[0, -1])).float().softmax(dim=-1) for x in stream.values()])
     token = int(lens[-1].argmax())
     added = torch.stack(list(probe.logit_attribution(model, ids, ids.shape[1] - 1, token).values()))[:, 0]
-    draws = 4 if is_slow(model) else draws
+    draws = 2 if is_slow(model) else draws
     silent, exchanged = silenced(model, ids, token, names[1:], other_writes(subject, ids.shape[1], draws))
     base = lens[-1, token].cpu()
     nothing = torch.full((1,), torch.nan)
@@ -177,13 +177,13 @@ def lens_losses(subject: Subject, text: str) -> list[float]:
 def spared(text: str, *subjects: Subject | None) -> None:
     """Rise of the loss without a block, and with a block and the next exchanged.
 
-    Of ten blocks of a deep model; of a slow one on the first 24 tokens.
+    Of eight blocks of a deep model; of a slow one on the first 20 tokens.
     """
     panels, found = {}, []
     for subject in present(*subjects):
         model, ids = subject.model, subject.ids(text)
-        ids, n = ids[:, :24] if is_slow(model) else ids, model.config.n_layers
-        blocks = sorted({round(i * (n - 1) / 9) for i in range(10)})
+        ids, n = ids[:, :20] if is_slow(model) else ids, model.config.n_layers
+        blocks = sorted({round(i * (n - 1) / 7) for i in range(8)})
         order = list(range(n))
         whole = probe.next_token_losses(probe.run_layers(model, ids, order), ids).mean()
         orders = [[i for i in order if i != block] for block in blocks]
