@@ -171,11 +171,14 @@ def draw_walk(path: Float[Tensor, "places 2"], parts: Sequence[str], word: str, 
     for i in longest:
         middle = (path[i] + path[i + 1]) / 2
         colour = WRITERS[parts[i].rpartition(" ")[0]]
-        ax.annotate(parts[i], middle.tolist(), (0, 12), textcoords="offset points", color=colour)
-    ax.annotate("embedding", path[0].tolist(), (-8, 8), textcoords="offset points", color="#5F5F5F", ha="right")
+        rise = (path[i + 1, 1] - path[i, 1]) / (path[:, 1].max() - path[:, 1].min()).clamp(min=1e-9)
+        steep = rise.abs() > 0.25
+        offset, align = ((-8, 8), "right") if steep else ((0, -20 if rise > 0 else 12), "center")
+        ax.annotate(parts[i], middle.tolist(), offset, textcoords="offset points", color=colour, ha=align)
+    ax.annotate("embedding", path[0].tolist(), (-6, -18), textcoords="offset points", color="#5F5F5F", ha="right")
     ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
     ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
-    ax.margins(0.16)
+    ax.margins(0.2)
     ax.set(xlabel=drawable(f"towards the word {word!r}"), ylabel="the way it moves most beside that")
     style.headline(figure, title)
     return figure

@@ -31,7 +31,7 @@ def journey(text: str, *subjects: Subject | None) -> list[figures.Journey]:
         title = (
             f"{subject.name}, {found.word!r} after {read!r}: {loudest} adds most "
             f"({found.added[found.loudest]:+.1f} of {found.added.sum():+.1f}); {' and '.join(missed)} are missed "
-            f"most (p goes from {chance(base)} to {chance(base - found.lost[worst])} and "
+            f"most (p from {chance(base)} to {chance(base - found.lost[worst])} and "
             f"{chance(base - found.lost[found.missed[1]])})"
         )
         alt = (
