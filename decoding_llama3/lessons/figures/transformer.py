@@ -7,6 +7,7 @@ from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from decoding_llama3.lessons import style
@@ -87,7 +88,7 @@ def draw_by_hand(
         for row, features in enumerate(x.tolist()):
             for i, value in enumerate(features):
                 colour = list(WRITERS.values())[i // n] if value else "#F2F2F2"
-                ax.add_patch(plt.Rectangle((i - 0.45, row - 0.4), 0.9, 0.8, color=colour))
+                ax.add_patch(Rectangle((i - 0.45, row - 0.4), 0.9, 0.8, color=colour))
                 if value:
                     ax.text(i, row, f"{value:g}", color="white", ha="center", va="center", fontweight="bold")
         for g, group in enumerate(groups):
@@ -168,14 +169,21 @@ def draw_walk(path: Float[Tensor, "places 2"], parts: Sequence[str], word: str, 
         ax.annotate("", stop, start, arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2.4})
     ax.plot(*path.T, ".", color=style.RESIDUAL, markersize=7)
     longest = path.diff(dim=0).norm(dim=-1).topk(min(3, len(parts))).indices.tolist()
-    for i in longest:
-        middle = (path[i] + path[i + 1]) / 2
+    for i in map(int, longest):
+        across, up = ((path[i] + path[i + 1]) / 2).tolist()
         colour = WRITERS[parts[i].rpartition(" ")[0]]
         rise = (path[i + 1, 1] - path[i, 1]) / (path[:, 1].max() - path[:, 1].min()).clamp(min=1e-9)
         steep = rise.abs() > 0.25
         offset, align = ((-8, 8), "right") if steep else ((0, -20 if rise > 0 else 12), "center")
-        ax.annotate(parts[i], middle.tolist(), offset, textcoords="offset points", color=colour, ha=align)
-    ax.annotate("embedding", path[0].tolist(), (-6, -18), textcoords="offset points", color="#5F5F5F", ha="right")
+        ax.annotate(parts[i], (across, up), offset, textcoords="offset points", color=colour, ha=align)
+    ax.annotate(
+        "embedding",
+        (path[0, 0].item(), path[0, 1].item()),
+        (-6, -18),
+        textcoords="offset points",
+        color="#5F5F5F",
+        ha="right",
+    )
     ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
     ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
     ax.margins(0.2)

@@ -12,39 +12,58 @@ from torch import Tensor, nn
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.parts import with_parts
 from decoding_llama3.inspect import probe
+from decoding_llama3.kv_cache import KVCache
 from decoding_llama3.lessons.figures import transformer as figures
 from decoding_llama3.lessons.show import show_figure
 from decoding_llama3.lessons.subject import Subject, token_strings
 from decoding_llama3.transformer import Transformer, TransformerBlock
 
 
-class Overwriting(TransformerBlock):
+class Rewired(TransformerBlock):
+    """A block with the parts of the package's own, put together otherwise by `wire`."""
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        rotation: Tensor,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        return self.wire(x, lambda y: self.attention(y, positions, rotation, mask, cache))
+
+    def wire(self, x: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
+        """What the block makes of x."""
+        raise NotImplementedError
+
+
+class Overwriting(Rewired):
     """Attention's result takes the place of the stream, and so does the feed-forward's."""
 
-    def forward(self, x: Tensor, *place: Tensor) -> Tensor:
-        return self.feed_forward(self.ffn_norm(self.attention(self.attention_norm(x), *place)))
+    def wire(self, x: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
+        return self.feed_forward(self.ffn_norm(attention(self.attention_norm(x))))
 
 
-class Parallel(TransformerBlock):
+class Parallel(Rewired):
     """Both parts read x: the feed-forward does not see what attention has just written."""
 
-    def forward(self, x: Tensor, *place: Tensor) -> Tensor:
-        return x + self.attention(self.attention_norm(x), *place) + self.feed_forward(self.ffn_norm(x))
+    def wire(self, x: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
+        return x + attention(self.attention_norm(x)) + self.feed_forward(self.ffn_norm(x))
 
 
-class OtherOrder(TransformerBlock):
+class OtherOrder(Rewired):
     """The feed-forward first."""
 
-    def forward(self, x: Tensor, *place: Tensor) -> Tensor:
+    def wire(self, x: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
         h = x + self.feed_forward(self.ffn_norm(x))
-        return h + self.attention(self.attention_norm(h), *place)
+        return h + attention(self.attention_norm(h))
 
 
-class NormsExchanged(TransformerBlock):
+class NormsExchanged(Rewired):
     """Each part reads through the norm of the other."""
 
-    def forward(self, x: Tensor, *place: Tensor) -> Tensor:
-        h = x + self.attention(self.ffn_norm(x), *place)
+    def wire(self, x: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
+        h = x + attention(self.ffn_norm(x))
         return h + self.feed_forward(self.attention_norm(h))
 
 
