@@ -51,12 +51,11 @@ def draw_journey(journey: Journey, title: str) -> Figure:
     size = (style.WIDTH, (0.3 if n <= FEW else 0.14) * n + 2.0)
     figure, axes = plt.subplots(1, 4, figsize=size, width_ratios=(1.2, 2, 2, 2), sharey=True)
     stream, lens, adds, lost = axes
+    named = {journey.loudest, *journey.missed}
+    shown = {i for i in style.thinned(n, 30) if n <= 30 or not named & {i - 1, i + 1}} | named
     _draw_river(stream, journey)
     lens.barh(range(n), journey.chances.tolist(), color=style.PREDICTION, height=0.75)
-    named_rows = {journey.loudest, *journey.missed}
-    shown = [i for i in style.thinned(n, 30) if i in named_rows or not named_rows & {i - 1, i + 1} or n <= 30]
-    shown = sorted({*shown, *named_rows})
-    for i in shown:
+    for i in sorted(shown):
         text = drawable(journey.said[i].strip() or "␣").replace("\n", "⏎")
         lens.text(journey.chances[i].item() + 0.03, i, text[:9], va="center", fontsize=10, color="#5F5F5F")
     lens.set(xlim=(0, 1.45), xticks=(0, 0.5, 1))
@@ -68,27 +67,25 @@ def draw_journey(journey: Journey, title: str) -> Figure:
         lost.plot(draws, [i] * len(draws), "o", color="black", markersize=2.5, alpha=0.45 if n <= FEW else 1)
     _say(adds, journey.added, {journey.loudest, int(journey.added.argmin())})
     _say(lost, journey.lost, {*journey.missed, int(journey.lost.nan_to_num(0).argmin())})
-    named = (
-        (stream, "the stream"),
-        (lens, "would say, at depth"),
-        (adds, "adds to its logit"),
-        (lost, "lost if silenced"),
-    )
-    for ax, name in named:
-        ax.set_title(drawable(name), fontsize=12, fontweight="normal")
-        if ax is not stream:
-            ax.axvline(0, color="black", linewidth=0.8)
-    lens.set_xlabel(drawable(f"probability of\n{journey.word!r}"))
-    adds.set_xlabel(drawable(f"logit of\n{journey.word!r}"))
-    lost.set_xlabel(drawable(f"probability of\n{journey.word!r}"))
+    _name_views(axes, journey.word)
     figure.supxlabel("dots: where a part is not silent, but writes what it wrote for other texts", fontsize=11)
-    stream.set_yticks(shown, [journey.parts[i] for i in shown])
-    for i, tick in zip(shown, stream.get_yticklabels(), strict=True):
-        if i in named_rows:
+    stream.set_yticks(sorted(shown), [journey.parts[i] for i in sorted(shown)])
+    for i, tick in zip(sorted(shown), stream.get_yticklabels(), strict=True):
+        if i in named:
             tick.set(color=style.MARKED, fontweight="bold")
     stream.set_ylim(n + 0.6, -1.6)
     style.headline(figure, title)
     return figure
+
+
+def _name_views(axes: Sequence[Axes], word: str) -> None:
+    """What each of the four panels shows, and its unit."""
+    names = ("the stream", "would say, at depth", "adds to its logit", "lost if silenced")
+    for ax, name, unit in zip(axes, names, ("", "probability", "logit", "probability"), strict=True):
+        ax.set_title(name, fontsize=12, fontweight="normal")
+        if unit:
+            ax.axvline(0, color="black", linewidth=0.8)
+            ax.set_xlabel(drawable(f"{unit} of\n{word!r}"))
 
 
 def _draw_river(ax: Axes, journey: Journey) -> None:
