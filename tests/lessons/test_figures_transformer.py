@@ -560,3 +560,13 @@ def test_tiny_says_time_and_the_parts_that_the_prose_names_are_found(shown, tiny
     assert found.added[heard] < 0.1 * found.added.sum()
     assert (found.exchanged[:, [heard, parts.index("feed-forward 0")]] > 0.7).all()
     assert (found.exchanged[:, parts.index("attention 2")] > found.lost[parts.index("attention 2")] - 0.01).all()
+
+
+def test_every_place_of_the_sliders_has_its_picture(tiny):
+    temperatures, shares = [0.1, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 5.0], [0.1, 0.3, 0.5, 0.7, 0.9, 0.95, 1.0]
+    chosen = [(temperature, 1.0) for temperature in temperatures] + [(1.0, share) for share in shares]
+    for temperature, top_p in chosen:
+        figure = look.sampled(tiny, show.OPENING, temperature, top_p)
+        assert f"Temperature {temperature:g}, top-p {top_p:g}: " in one_line(figure)
+        assert overhang(figure) < 0.02
+        plt.close(figure)
