@@ -1,7 +1,7 @@
 """Part 7 - what is shown of trained models as a whole."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float, Int
@@ -52,12 +52,11 @@ def make_journey(subject: Subject, text: str, draws: int = 8) -> figures.Journey
     """The next word after `text`, followed from part to part."""
     model, ids = subject.model, subject.ids(text)
     stream = probe.residual_stream(model, ids)
-    names = list(stream)
     lens = torch.stack([model.output(model.norm(x[0, -1])).float().softmax(dim=-1) for x in stream.values()])
     token = int(lens[-1].argmax())
     added = torch.stack(list(probe.logit_attribution(model, ids, ids.shape[1] - 1, token).values()))[:, 0]
     draws = 2 if is_slow(model) else draws
-    silent, exchanged = silenced(model, ids, token, names[1:], other_writes(subject, ids.shape[1], draws))
+    silent, exchanged = silenced(model, ids, token, other_writes(subject, ids.shape[1], draws))
     base = lens[-1, token].cpu()
     nothing = torch.full((1,), torch.nan)
     return figures.Journey(
@@ -88,34 +87,31 @@ def other_writes(subject: Subject, seq: int, draws: int) -> Writes:
 
 
 def silenced(
-    model: Transformer, ids: Int[Tensor, "1 seq"], token: int, parts: Sequence[str], others: Writes
+    model: Transformer, ids: Int[Tensor, "1 seq"], token: int, others: Writes
 ) -> tuple[Float[Tensor, " parts"], Float[Tensor, "draws parts"]]:
     """The probability of `token` where each part writes nothing, and where it writes as for other texts.
 
-    A row of one batch for each part, and for each draw.
+    A batch that grows by a row for each part, and for each draw, where these begin to differ from the first row.
     """
-    draws = len(others[parts[0]])
-    rows = len(parts) * (1 + draws)
-    with ExitStack() as stack:
-        for i, part in enumerate(parts):
-            put = torch.cat([torch.zeros_like(others[part][:1]), others[part]])
-            stack.enter_context(_rewritten(model, part, i * (1 + draws), put))
-        last = model.hidden(ids.expand(rows, -1))[:, -1]
-    few = last.split(64)  # at once: logits are large
+    positions = torch.arange(ids.shape[1], device=ids.device)
+    rotation = model.rotation_at(positions)
+    puts = {part: torch.cat([torch.zeros_like(written[:1]), written]) for part, written in others.items()}
+    x = model.tok_embeddings(ids)
+    for i, layer in enumerate(model.layers):
+        h = x + layer.attention(layer.attention_norm(x), positions, rotation)
+        h = torch.cat([h, x[:1] + puts[f"{i}.attention"]])
+        x = h + layer.feed_forward(layer.ffn_norm(h))
+        x = torch.cat([x, h[:1] + puts[f"{i}.feed_forward"]])
+    few = model.norm(x[1:, -1]).split(64)  # at once: logits are large
     chances = torch.cat([model.output(rows).float().softmax(dim=-1)[:, token] for rows in few])
-    by_part = chances.view(len(parts), 1 + draws)
+    by_part = chances.view(2 * len(model.layers), -1)
     return by_part[:, 0], by_part[:, 1:].T
 
 
 @contextmanager
-def _rewritten(model: Transformer, part: str, row: int, put: Float[Tensor, "rows seq dim"]) -> Iterator[None]:
-    """While the context is open, `part` writes `put` for the rows of the batch from `row` on."""
-
-    def write(module: torch.nn.Module, args: tuple, output: Tensor) -> Tensor:
-        kept = output[row + len(put) :]
-        return torch.cat([output[:row], put.type_as(output), kept])
-
-    handle = model.get_submodule(f"layers.{part}").register_forward_hook(write)
+def _silent(part: torch.nn.Module) -> Iterator[None]:
+    """While the context is open, `part` writes zeros."""
+    handle = part.register_forward_hook(lambda module, args, output: torch.zeros_like(output))
     try:
         yield
     finally:
@@ -133,8 +129,7 @@ def told(subject: Subject, text: str, heard: int = 3) -> dict[str, list[float]]:
     most = sorted(whole, key=lambda name: -whole[name].item())[:heard]
     found = {"none": [whole[name].item() for name in most]}
     for i in range(model.config.n_layers):
-        nothing = torch.zeros_like(model.tok_embeddings(ids))
-        with _rewritten(model, f"{i}.attention", 0, nothing):
+        with _silent(model.get_submodule(f"layers.{i}.attention")):
             left = probe.logit_attribution(model, ids, place, token)
         found[f"attention {i}"] = [left[name].item() for name in most]
     rows = [[name, *(f"{value:+.1f}" for value in values)] for name, values in found.items()]
@@ -177,13 +172,13 @@ def lens_losses(subject: Subject, text: str) -> list[float]:
 def spared(text: str, *subjects: Subject | None) -> None:
     """Rise of the loss without a block, and with a block and the next exchanged.
 
-    Of eight blocks of a deep model; of a slow one on the first 20 tokens.
+    Of six blocks of a deep model; of a slow one on the first 20 tokens.
     """
     panels, found = {}, []
     for subject in present(*subjects):
         model, ids = subject.model, subject.ids(text)
         ids, n = ids[:, :20] if is_slow(model) else ids, model.config.n_layers
-        blocks = sorted({round(i * (n - 1) / 7) for i in range(8)})
+        blocks = sorted({round(i * (n - 1) / 5) for i in range(6)})
         order = list(range(n))
         whole = probe.next_token_losses(probe.run_layers(model, ids, order), ids).mean()
         orders = [[i for i in order if i != block] for block in blocks]

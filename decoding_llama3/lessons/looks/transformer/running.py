@@ -50,7 +50,7 @@ def compare_huggingface(subject: Subject, text: str) -> None:
     print("Hugging Face's LlamaForCausalLM on the same files = the package's, within 1e-4")
 
 
-def chat(question: str, real: Subject | None, tokens: int = 24) -> None:
+def chat(question: str, real: Subject | None, tokens: int = 20) -> None:
     """A question to an instruct model: in its chat format, without stop ids, and bare. Prints all three."""
     if real is None:
         return
