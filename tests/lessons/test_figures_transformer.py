@@ -180,6 +180,10 @@ def test_a_journey_draws_the_same_rows_four_times():
     assert (JOURNEY.loudest, JOURNEY.missed) == (2, [1, 2])
     assert texts(adds) == ["+7.0"]
     assert texts(lost) == ["0.800", "0.100"]
+    assert JOURNEY.against == []
+    against = dataclasses.replace(JOURNEY, added=torch.tensor([0.5, -6.0, 7.0]))
+    stream, _, adds, lost = of_models.draw_journey(against, "title").axes
+    assert (against.against, texts(adds), texts(lost)) == ([1], ["-6.0", "+7.0"], ["0.800", "0.100"])
     band = stream.collections[0].get_paths()[0].vertices
     assert np.ptp(band[band[:, 1] == 0][:, 0]) < np.ptp(band[band[:, 1] == 2][:, 0])  # it widens downwards
     colours = [to_hex(bar.get_facecolor()) for bar in adds.containers[0]]

@@ -1,6 +1,5 @@
 """Part 7 - the figures of what the parts of trained models do together: arrays in, a figure out."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -44,6 +43,12 @@ class Journey:
         """The two rows without which most is lost, the worse first."""
         return self.lost.nan_to_num(-torch.inf).topk(2).indices.tolist()
 
+    @property
+    def against(self) -> list[int]:
+        """The row that takes most away, where that is at least half of what the loudest adds."""
+        worst = int(self.added.argmin())
+        return [worst] if -self.added[worst] >= 0.5 * self.added.max() else []
+
 
 def draw_journey(journey: Journey, title: str) -> Figure:
     """Four views of the same rows: the stream, the word read off it, what each part adds, what silence costs."""
@@ -51,7 +56,7 @@ def draw_journey(journey: Journey, title: str) -> Figure:
     size = (style.WIDTH, (0.3 if n <= FEW else 0.14) * n + 2.0)
     figure, axes = plt.subplots(1, 4, figsize=size, width_ratios=(1.2, 2, 2, 2), sharey=True)
     stream, lens, adds, lost = axes
-    named = {journey.loudest, *journey.missed}
+    named = {journey.loudest, *journey.missed, *journey.against}
     shown = {i for i in style.thinned(n, 30) if n <= 30 or not named & {i - 1, i + 1}} | named
     _draw_river(stream, journey)
     lens.barh(range(n), journey.chances.tolist(), color=style.PREDICTION, height=0.75)
@@ -65,8 +70,10 @@ def draw_journey(journey: Journey, title: str) -> Figure:
     for i in range(1, n):
         draws = journey.exchanged[:, i].tolist()
         lost.plot(draws, [i] * len(draws), "o", color="black", markersize=2.5, alpha=0.45 if n <= FEW else 1)
-    _say(adds, journey.added, {journey.loudest, int(journey.added.argmin())})
-    _say(lost, journey.lost, {*journey.missed, int(journey.lost.nan_to_num(0).argmin())})
+    _say(adds, journey.added, {journey.loudest, *journey.against}, journey.added)
+    _say(
+        lost, journey.lost, {*journey.missed, *journey.against}, torch.cat([journey.lost[None], journey.exchanged])
+    )
     _name_views(axes, journey.word)
     figure.supxlabel("dots: where a part is not silent, but writes what it wrote for other texts", fontsize=11)
     stream.set_yticks(sorted(shown), [journey.parts[i] for i in sorted(shown)])
@@ -108,19 +115,18 @@ def _draw_river(ax: Axes, journey: Journey) -> None:
     ax.tick_params(length=0)
 
 
-def _say(ax: Axes, values: Float[Tensor, " parts"], rows: set[int]) -> None:
-    """The numbers of these bars, beside them; a bar to the left only where it is a long one."""
+def _say(ax: Axes, values: Float[Tensor, " parts"], rows: set[int], drawn: Float[Tensor, "*draws parts"]) -> None:
+    """The numbers of these bars, to the right of them; the axis has room for all that is `drawn`."""
     for i in rows:
         value = values[i].item()
-        if math.isnan(value) or (value < 0 and -value < 0.25 * values.nan_to_num(0).max().item()):
-            continue
-        across, align = (4, "left") if value >= 0 else (-4, "right")
+        text = f"{value:+.1f}" if abs(value) >= 1.5 else f"{value:.3f}"
         ax.annotate(
-            f"{value:+.1f}" if abs(value) >= 1.5 else f"{value:.3f}", (value, i), (across, 0),
-            textcoords="offset points", ha=align, va="center", color=style.MARKED, fontweight="bold",
+            text, (max(value, 0), i), (4, 0), textcoords="offset points", va="center", color=style.MARKED,
+            fontweight="bold",
         )  # fmt: skip
-    low, high = min(0.0, values.nan_to_num(0).min().item()), max(0.0, values.nan_to_num(0).max().item())
-    ax.set_xlim(low - (0.3 if low else 0.06) * (high - low) - 1e-9, high + 0.38 * (high - low) + 1e-9)
+    low, high = min(0.0, drawn.nan_to_num(0).min().item()), max(0.0, drawn.nan_to_num(0).max().item())
+    ax.set_xlim(low - 0.06 * (high - low) - 1e-9, high + 0.38 * (high - low) + 1e-9)
+    ax.locator_params(axis="x", nbins=3)
 
 
 def draw_lens(
