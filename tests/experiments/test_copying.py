@@ -1,4 +1,4 @@
-"""What is kept of how the copying circuit forms: the file that comes along, and that it is what a training gives."""
+"""What is kept of how the copying circuit forms: the file that comes along, and that a training gives it."""
 
 import pytest
 import torch

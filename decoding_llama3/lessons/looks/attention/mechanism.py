@@ -134,9 +134,8 @@ def query_scores(scores: Float[Tensor, " seq"], words: Sequence[str], at: int) -
 def saturation(n_keys: int = 128, widths: Sequence[int] = (2, 4, 8, 16, 32, 64, 128, 256)) -> None:
     """Over how many random keys a random query spreads its weight, with and without the scale, by head_dim."""
     kept: dict[str, list[float]] = {"raw scores": [], "divided by √head_dim": []}
-    generator = torch.Generator().manual_seed(0)
     for width in widths:
-        q, k = torch.randn(2, n_keys, width, generator=generator)
+        q, k = torch.randn(2, n_keys, width, generator=torch.Generator().manual_seed(0))
         for values, divisor in zip(kept.values(), (1, math.sqrt(width)), strict=True):
             values.append(keys_in_use(q @ k.T / divisor))
     at = list(widths).index(128)

@@ -140,14 +140,26 @@ def first_token(
         others = [subject.tokenizer.encode(word)[0] for word in ("You", "The", "Once")]
         maps = probe.attention_weights(subject.model, ids)
         share = torch.stack([layer[0, :, START:].float().mean(dim=(0, 1)).cpu() for layer in maps]).mean(0)
-        rows = []
+        sizes, rows = sizes_in_the_middle(subject.model, ids), []
         for place in (0, *controls):
             hidden, muted, *exchanged = rise_without_token(subject.model, ids, place, others)
             name = f"{words[place]!r}, {'the first' if place == 0 else f'token {place}'}"
             range_of = f"{min(exchanged):+.2f} to {max(exchanged):+.2f}"
-            rows.append([name, f"{share[place]:.1%}", f"{hidden:+.2f}", f"{muted:+.2f}", range_of])
+            rows.append(
+                [name, f"{sizes[place]:.1f} x", f"{share[place]:.1%}", f"{hidden:+.2f}", f"{muted:+.2f}", range_of]
+            )
         caption = f"{subject.name}: rise of the loss on the rest of the text, in nats per token"
-        show_table(rows, ["token", "weight it gets", "hidden", "muted", "value exchanged, 3 words"], caption)
+        header = ["token", "its vector, of the median", "weight it gets", "hidden", "muted", "exchanged, 3 words"]
+        show_table(rows, header, caption)
+
+
+def sizes_in_the_middle(model: Transformer, ids: Tensor) -> Float[Tensor, " seq"]:
+    """How long each token's stream is half-way up, as a multiple of the median."""
+    name = f"layers.{model.config.n_layers // 2}.attention_norm"
+    with probe.recording(model, [name]) as record:
+        model.hidden(ids)
+    sizes = record.inputs[name][0].float().cpu().norm(dim=-1)
+    return sizes / sizes.median()
 
 
 def rise_without_token(model: Transformer, ids: Tensor, place: int, others: list[int]) -> list[float]:
