@@ -4,8 +4,9 @@
 """
 
 import sys
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_type_hints
 
 import torch
 
@@ -77,8 +78,8 @@ def write_sights(path: Path, seeds: int = 5) -> None:
 
 def read_sights(path: Path | None = None) -> list[Sight]:
     """What was kept, by default the file that comes with the package."""
-    columns = {field.name: field.type for field in fields(Sight)}
-    rows = read_csv(path or data_directory() / "copying.csv", columns)
+    columns = get_type_hints(Sight)
+    rows = read_csv(path or data_directory() / "copying.csv", list(columns))
     return [Sight(**{name: kind(row[name]) for name, kind in columns.items()}) for row in rows]
 
 

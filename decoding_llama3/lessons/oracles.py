@@ -2,6 +2,7 @@
 
 import importlib.util
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,7 +38,7 @@ def compare_attention(q: Tensor, k: Tensor, v: Tensor) -> None:
 
         seen = causal_mask(torch.arange(q.shape[2]), q.shape[2])
         added = torch.zeros(seen.shape).masked_fill(~seen, float("-inf"))[None, None]
-        module = SimpleNamespace(num_key_value_groups=share, training=False)
+        module: Any = SimpleNamespace(num_key_value_groups=share, training=False)
         theirs, _ = eager_attention_forward(module, q, k, v, added, scaling=q.shape[-1] ** -0.5)
         differences["Hugging Face's"] = (theirs.transpose(1, 2) - ours).abs().max()
     if importlib.util.find_spec("fairscale"):  # which Meta's file needs

@@ -174,7 +174,9 @@ def test_head_kinds_have_a_row_for_each_model_and_name_the_highest():
 
 
 def test_silenced_groups_have_a_dot_for_each_draw():
-    (ax,) = attention_models.draw_copying_silenced({"named": [9.0], "by chance": [1.0, 2.0]}, 0.5, "title").axes
+    (ax,) = attention_models.draw_copying_silenced(
+        [("named", [9.0]), ("by chance", [1.0, 2.0])], 0.5, "title"
+    ).axes
     assert [list(line.get_xdata()) for line in ax.lines[:2]] == [[9.0], [1.0, 2.0]]
     assert texts(ax) == ["9.0", "1.0 to 2.0"]
     assert names(ax.get_yticklabels()) == ["named", "by chance"]

@@ -146,7 +146,7 @@ def draw_likeness(maps: Mapping[str, Float[Tensor, "seq seq"]], words: Sequence[
     """Two ways to compare tokens with each other: row = the token that attends, column = the one attended to."""
     figure, axes = plt.subplots(1, len(maps), figsize=(style.WIDTH, 5.6), sharey=True)
     for ax, (name, values) in zip(axes, maps.items(), strict=True):
-        image = ax.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1)
+        ax.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1)
         ax.plot([-0.5, len(words) - 0.5], [-0.5, len(words) - 0.5], color="white", linewidth=1, linestyle=":")
         ax.set_title(name, fontsize=12, fontweight="normal")
         names = [token_label(word) for word in words]
@@ -155,7 +155,7 @@ def draw_likeness(maps: Mapping[str, Float[Tensor, "seq seq"]], words: Sequence[
         ax.tick_params(length=0)
         ax.set_xlabel("the token attended to (key)")
     axes[0].set_ylabel("the token that attends (query)")
-    figure.colorbar(image, ax=axes, shrink=0.7, label="share of its attention")
+    figure.colorbar(axes[0].images[0], ax=axes, shrink=0.7, label="share of its attention")
     style.headline(figure, title)
     return figure
 
@@ -167,10 +167,8 @@ def draw_scores(scores: Float[Tensor, " seq"], words: Sequence[str], at: int, ti
     for place, score in enumerate(scores.tolist()):
         colour = style.MARKED if place == best else style.KEY
         fill = colour if place <= at else "white"
-        ax.bar(place, score, color=fill, edgecolor=colour if place <= at else "grey", width=0.7)
-    shown = ax.containers
-    for container, score in zip(shown, scores.tolist(), strict=True):
-        ax.bar_label(container, [f"{score:.0f}"], padding=2, fontsize=11)
+        shown = ax.bar(place, score, color=fill, edgecolor=colour if place <= at else "grey", width=0.7)
+        ax.bar_label(shown, [f"{score:.0f}"], padding=2, fontsize=11)
     ax.axhline(0, color="black", linewidth=0.8)
     ax.axvline(at + 0.5, color="grey", linewidth=1, linestyle="--")
     ax.text(at + 0.62, 1.0, "comes later", transform=ax.get_xaxis_transform(), va="top", color="dimgrey")

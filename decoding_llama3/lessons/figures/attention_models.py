@@ -109,10 +109,10 @@ def draw_head_kinds(panels: Mapping[str, Mapping[str, Float[Tensor, "layers head
     return figure
 
 
-def draw_copying_silenced(groups: Mapping[str, Sequence[float]], whole: float, title: str) -> Figure:
+def draw_copying_silenced(groups: Sequence[tuple[str, Sequence[float]]], whole: float, title: str) -> Figure:
     """The loss on what repeats, a row for each group of heads that was silenced, a dot for each draw."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 0.9 + 0.4 * len(groups)))
-    for row, losses in enumerate(groups.values()):
+    for row, (_, losses) in enumerate(groups):
         colour = style.MARKED if len(losses) == 1 else style.RESIDUAL
         ax.plot(losses, [row] * len(losses), "o", color=colour, alpha=0.8, markersize=7)
         ax.annotate(
@@ -123,8 +123,8 @@ def draw_copying_silenced(groups: Mapping[str, Sequence[float]], whole: float, t
             va="center",
         )
     ax.axvline(whole, color="black", linewidth=1, linestyle="--")
-    ax.set_yticks(range(len(groups)), list(groups))
-    highest = max(max(losses) for losses in groups.values())
+    ax.set_yticks(range(len(groups)), [name for name, _ in groups])
+    highest = max(max(losses) for _, losses in groups)
     ax.set(xlim=(0, 1.18 * highest), ylim=(len(groups) - 0.5, -0.5), xlabel="loss on repeats (nats per token)")
     style.headline(figure, title)
     return figure

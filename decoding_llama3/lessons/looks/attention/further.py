@@ -70,26 +70,20 @@ def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
         with heads.without_heads(model, silent):
             return heads.repeat_losses(model, tokens, periods)[1]
 
-    groups, rows = {}, []
     every = itertools.product(range(model.config.n_layers), range(model.config.n_heads))
     spoken_for = {pair for silent in named.values() for pair in silent}
     others = [pair for pair in every if pair not in spoken_for]
+    groups, rows = [], []
     for name, silent in named.items():
-        groups[f"the {len(silent)} {name}"] = [loss_without(silent)]
+        groups.append((f"the {len(silent)} {name}", [loss_without(silent)]))
         drawn = by_chance(others, len(silent), draws)
-        groups[f"{len(drawn[0])} others, {draws} draws"] = [loss_without(chosen) for chosen in drawn]
+        groups.append((f"{len(drawn[0])} others, {draws} draws", [loss_without(chosen) for chosen in drawn]))
+    copiers, before = groups[0][1][0], groups[2][1][0]
     for block in range(model.config.n_layers):
         silent = [(block, head) for head in range(model.config.n_heads)]
-        groups[f"all heads of block {block}"] = [loss_without(silent)]
+        groups.append((f"all heads of block {block}", [loss := loss_without(silent)]))
         with heads.without_heads(model, silent):
-            rows.append(
-                [
-                    f"block {block}",
-                    f"{groups[f'all heads of block {block}'][0] - whole:+.2f}",
-                    f"{probe.loss_of(model, ids) - tale:+.2f}",
-                ]
-            )
-    (copiers, *_), (before, *_) = (groups[f"the {len(silent)} {name}"] for name, silent in named.items())
+            rows.append([f"block {block}", f"{loss - whole:+.2f}", f"{probe.loss_of(model, ids) - tale:+.2f}"])
     title = (
         f"Said again: {whole:.1f} nats with all heads, {copiers:.1f} without the heads that copy, "
         f"{before:.1f} without those on the token before"
