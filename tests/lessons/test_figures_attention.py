@@ -341,8 +341,9 @@ def test_block_3_of_tiny_says_time_and_head_1_alone_nearly_suffices(shown, tiny)
         look.handed_over("Once upon a time there was a king who had a golden bird", tiny, None)
         look.block_heads(tiny, "Once upon a", 3)
     handed, single = shown
-    assert "tiny's ' time' falls from 0.995 to 0.009 without block 3; block 3's, handed over" in in_one_line(
-        handed
+    assert (
+        "tiny's ' time' falls from 0.995 to 0.009 without block 3's attention; block 3's, handed over"
+        in in_one_line(handed)
     )
     left, right = single.axes
     assert f"keeps at least {min(heights(left)):.2f}" in in_one_line(single)
@@ -352,7 +353,9 @@ def test_block_3_of_tiny_says_time_and_head_1_alone_nearly_suffices(shown, tiny)
 def test_a_muted_token_is_as_if_its_value_were_zero(subject):
     ids = subject.ids("Once upon a time there was a king who had a golden bird and a silver tree in a garden")
     with torch.no_grad():
-        hidden, muted, same, other = models.rise_without_token(subject.model, ids, 2, [int(ids[0, 2]), 300])
+        _, (hidden, muted, same, other) = models.rises_without_tokens(
+            subject.model, ids, (5, 2), [int(ids[0, 2]), 300]
+        )
         assert same == pytest.approx(0, abs=1e-5)
         assert abs(other) > 1e-3
         out_of_sight = torch.tril(torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool))

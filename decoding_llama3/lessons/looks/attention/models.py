@@ -1,5 +1,6 @@
 """Part 5 - what is shown of attention in trained models."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 import torch
@@ -31,8 +32,8 @@ def handed_over(text: str, *subjects: Subject | None) -> None:
         panels[subject.name] = whole, without, handed
         least, most = int(without.argmin()), int(handed.argmax())
         told.append(
-            f"{subject.name}'s '{guess}' falls from {whole:.3f} to {without[least]:.3f} without block {least}; "
-            f"block {most}'s, handed over, brings {handed[most]:.3f}"
+            f"{subject.name}'s '{guess}' falls from {whole:.3f} to {without[least]:.3f} without block {least}'s "
+            f"attention; block {most}'s, handed over, makes {handed[most]:.3f} of it"
         )
     alt = "Bars for each block: the probability of a word without its attention, and where it is handed over."
     texts = "without this block's attention", "handed to the next place"
@@ -128,26 +129,26 @@ def head_kinds(text: str, *subjects: Subject | None) -> None:
 
 
 def first_token(
-    text: str, *subjects: Subject | None, length: int = 64, controls: tuple[int, ...] = (4, 9)
+    text: str, *subjects: Subject | None, length: int = 48, controls: tuple[int, ...] = (4, 9)
 ) -> None:
     """What it costs to hide the first token from all later ones, to mute its value, and to exchange it.
 
     Hidden: its weight is zero, and the others' add up to 1 without it. Muted: it keeps its weight, but its value
     is zero. Exchanged: its value is that of another word in its place. The same is done with tokens near it.
     """
+    places = (0, *controls)
     for subject in present(*subjects):
         ids, words = subject.ids(text)[:, :length], subject.words(text)
         others = [subject.tokenizer.encode(word)[0] for word in ("You", "The", "Once")]
         maps = probe.attention_weights(subject.model, ids)
         share = torch.stack([layer[0, :, START:].float().mean(dim=(0, 1)).cpu() for layer in maps]).mean(0)
         sizes, rows = sizes_in_the_middle(subject.model, ids), []
-        for place in (0, *controls):
-            hidden, muted, *exchanged = rise_without_token(subject.model, ids, place, others)
+        rises = rises_without_tokens(subject.model, ids, places, others)
+        for place, (hidden, muted, *exchanged) in zip(places, rises, strict=True):
             name = f"{words[place]!r}, {'the first' if place == 0 else f'token {place}'}"
             range_of = f"{min(exchanged):+.2f} to {max(exchanged):+.2f}"
-            rows.append(
-                [name, f"{sizes[place]:.1f} x", f"{share[place]:.1%}", f"{hidden:+.2f}", f"{muted:+.2f}", range_of]
-            )
+            changed = f"{hidden:+.2f}", f"{muted:+.2f}", range_of
+            rows.append([name, f"{sizes[place]:.1f} x", f"{share[place]:.1%}", *changed])
         caption = f"{subject.name}: rise of the loss on the rest of the text, in nats per token"
         header = ["token", "its vector, of the median", "weight it gets", "hidden", "muted", "exchanged, 3 words"]
         show_table(rows, header, caption)
@@ -162,33 +163,43 @@ def sizes_in_the_middle(model: Transformer, ids: Tensor) -> Float[Tensor, " seq"
     return sizes / sizes.median()
 
 
-def rise_without_token(model: Transformer, ids: Tensor, place: int, others: list[int]) -> list[float]:
-    """Rise of the loss after the first 16 tokens: with the token at `place` hidden, muted, and with the value that
-    each of `others` would have in its place.
+def rises_without_tokens(
+    model: Transformer, ids: Tensor, places: Sequence[int], others: Sequence[int]
+) -> list[list[float]]:
+    """For each place, the rise of the loss after the first tokens: its token hidden, muted, and with the value
+    that each of `others` would have there.
     """
-    replaced = ids.repeat(len(others), 1)
-    replaced[:, place] = torch.tensor(others, device=ids.device)
+    each = 2 + len(others)
+    rows = ids.repeat(1 + len(places) * each, 1)  # the text as it is, then so many rows for each place
     names = probe.names_of(model, "attention.wv")
-    with probe.recording(model, names) as record:
-        model.hidden(replaced)
-    values = iter([record.outputs[name][:, place] for name in names])  # one for each block, in the order they run
-    rows = ids.repeat(3 + len(others), 1)
+    given = []  # for each place the values of the others there, a tensor a block, in the order in which they run
+    for place in places:
+        replaced = ids[:, : place + 1].repeat(len(others), 1)
+        replaced[:, place] = torch.tensor(others, device=ids.device)
+        with probe.recording(model, names) as record:
+            model.hidden(replaced)
+        given.append(iter([record.outputs[name][:, place] for name in names]))
 
     def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         seq = torch.arange(q.shape[2], device=q.device)
         seen = (seq <= seq[:, None]).expand(len(q), -1, -1).clone()
-        seen[1, place + 1 :, place] = False
+        for i, place in enumerate(places):
+            seen[1 + i * each, place + 1 :, place] = False
         k, v = repeat_for_queries(q, k), repeat_for_queries(q, v)
-        given = next(values).unflatten(-1, (-1, v.shape[-1])).repeat_interleave(model.config.queries_per_kv, dim=1)
         scores = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).float().masked_fill(~seen[:, None], -torch.inf)
         weights = scores.softmax(-1).type_as(q)
-        out, later = weights @ v, weights[:, :, place + 1 :, place, None]
-        own = v[:, :, place, None]
-        out[2, :, place + 1 :] -= later[2] * own[2]
-        out[3:, :, place + 1 :] += later[3:] * (given[:, :, None] - own[3:])
+        out = weights @ v
+        for i, (place, values) in enumerate(zip(places, given, strict=True)):
+            muted, end = 2 + i * each, 1 + (i + 1) * each
+            later = weights[muted:end, :, place + 1 :, place, None]
+            by_head = next(values).unflatten(-1, (-1, v.shape[-1]))
+            new = F.pad(
+                by_head.repeat_interleave(model.config.queries_per_kv, dim=1), (0, 0, 0, 0, 1, 0)
+            )  # first 0
+            out[muted:end, :, place + 1 :] += later * (new - v[muted:end, :, place])[:, :, None]
         return out
 
     hidden = with_parts(model, attend=attend).hidden(rows)
     logits = model.output(hidden[:, START:-1]).float()
     losses = F.cross_entropy(logits.transpose(1, 2), rows[:, START + 1 :], reduction="none").mean(-1)
-    return (losses[1:] - losses[0]).tolist()
+    return (losses[1:] - losses[0]).unflatten(0, (len(places), each)).tolist()
