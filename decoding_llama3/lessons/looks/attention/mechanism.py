@@ -50,7 +50,7 @@ def repeated_word(subject: Subject, text: str, most: int = 3) -> None:
     shown = [("... " if i > 2 else "") + "".join(words[max(1, i - 2) : i + 1]).strip() for i in places[:most]]
     counted = [f"{n} different words" if n > 1 else "one word" for n in different]
     title = (
-        f"After {len(shown)} times '{words[places[0]]}' {subject.name} expects {counted[0]}; "
+        f"{subject.name} expects {counted[0]} after '{words[places[0]]}' in {len(shown)} places; "
         f"without attention {counted[1]}"
     )
     alt = "Bars of the three likeliest words after each occurrence: above with attention, below without."
