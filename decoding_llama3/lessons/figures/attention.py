@@ -7,7 +7,7 @@ from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from decoding_llama3.lessons import style
@@ -85,7 +85,7 @@ def draw_wiring(
     weights: Float[Tensor, "heads words"], n_kv_heads: int, words: Sequence[str], title: str
 ) -> Figure:
     """Queries wired to the keys and values that they share; beside each its row of weights over the words."""
-    n_heads = len(weights)
+    n_heads, few = len(weights), len(words) <= 8
     share, wide = n_heads // n_kv_heads, 9.6 / max(len(words), 4)
     figure, ax = plt.subplots(figsize=(style.WIDTH, 1.4 + 0.42 * n_heads))
     ax.set(xlim=(-0.9, 15.2), ylim=(n_heads - 0.4, -1.5), aspect="auto")
@@ -94,52 +94,28 @@ def draw_wiring(
         middle = kv * share + (share - 1) / 2
         for head in range(kv * share, (kv + 1) * share):
             ax.plot([0, 3.0], [head, middle], color=style.KEY, linewidth=2, zorder=1)
-        box = FancyBboxPatch(
-            (2.6, middle - 0.42),
-            1.7,
-            0.84,
-            boxstyle="round,pad=0.02,rounding_size=0.15",
-            facecolor="white",
-            edgecolor=style.KEY,
-            linewidth=2.5,
-            zorder=2,
-        )
-        ax.add_patch(box)
-        ax.text(3.45, middle, f"$k_{{{kv}}}$, $v_{{{kv}}}$", ha="center", va="center", color="black")
+        _badge(ax, 3.45, middle, f"$k_{{{kv}}}$, $v_{{{kv}}}$", "black", "round,pad=0.45", "white", style.KEY)
     for head, row in enumerate(weights.tolist()):
-        ax.text(
-            0,
-            head,
-            f"$q_{{{head}}}$",
-            ha="center",
-            va="center",
-            color="white",
-            zorder=3,
-            fontsize=11,
-            bbox={"boxstyle": "circle,pad=0.25", "facecolor": style.QUERY, "edgecolor": "none"},
-        )
+        _badge(ax, 0, head, f"$q_{{{head}}}$", "white", "circle,pad=0.25", style.QUERY, "none")
         for place, weight in enumerate(row):
             x = 5.2 + wide * place
-            cell = Rectangle((x, head - 0.44), 0.97 * wide, 0.88, facecolor=style.QUERY, alpha=weight)
-            ax.add_patch(cell)
-            frame = Rectangle((x, head - 0.44), 0.97 * wide, 0.88, fill=False, edgecolor="lightgrey")
-            ax.add_patch(frame)
-            if len(words) <= 8:
+            ax.add_patch(Rectangle((x, head - 0.44), 0.97 * wide, 0.88, facecolor=style.QUERY, alpha=weight))
+            ax.add_patch(Rectangle((x, head - 0.44), 0.97 * wide, 0.88, fill=False, edgecolor="lightgrey"))
+            if few:
                 ink = "white" if weight > 0.55 else "black"
                 ax.text(x + wide / 2, head, f"{weight:.2f}", ha="center", va="center", color=ink, fontsize=11)
     ax.text(0, -1.0, "queries", ha="center", color=style.QUERY)
     ax.text(3.45, -1.0, "shared", ha="center", color="dimgrey")
     for place, word in enumerate(words):
-        ax.text(
-            5.2 + wide * (place + 0.5),
-            -0.62,
-            token_label(word),
-            ha="center",
-            va="bottom",
-            rotation=0 if len(words) <= 8 else 90,
-        )
+        turned = 0 if few else 90
+        ax.text(5.2 + wide * (place + 0.5), -0.62, token_label(word), ha="center", va="bottom", rotation=turned)
     style.headline(figure, title)
     return figure
+
+
+def _badge(ax: Axes, x: float, y: float, text: str, ink: str, shape: str, face: str, edge: str) -> None:
+    frame = {"boxstyle": shape, "facecolor": face, "edgecolor": edge, "linewidth": 2.5}
+    ax.text(x, y, text, ha="center", va="center", color=ink, fontsize=12, bbox=frame, zorder=3)
 
 
 def draw_likeness(maps: Mapping[str, Float[Tensor, "seq seq"]], words: Sequence[str], title: str) -> Figure:

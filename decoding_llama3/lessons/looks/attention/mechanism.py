@@ -24,14 +24,17 @@ def places_of_repeated(subject: Subject, text: str) -> tuple[str, list[int]]:
 
     That is `text`, or the sentence of these notebooks where no word of `text` stands in it twice: then it says so.
     """
-    for candidate in (text, OPENING):
-        ids = subject.ids(candidate)[0].tolist()
-        often = max(ids[1:], key=ids.count)
-        places = [i for i, token in enumerate(ids) if token == often]
-        if len(places) > 1:
-            return candidate, places
+    places = _places_of_the_commonest(subject, text)
+    if len(places) < 2:
         print(f"No word stands twice in this sentence, so this is about ours: {OPENING}")
-    raise AssertionError("ours has a word that stands in it three times")
+        text, places = OPENING, _places_of_the_commonest(subject, OPENING)
+    return text, places
+
+
+def _places_of_the_commonest(subject: Subject, text: str) -> list[int]:
+    ids = subject.ids(text)[0].tolist()
+    often = max(ids[1:], key=ids.count)
+    return [place for place, token in enumerate(ids) if token == often]
 
 
 def repeated_word(subject: Subject, text: str, most: int = 3) -> None:
