@@ -197,6 +197,7 @@ def test_silenced_heads_have_dots_with_intervals_and_bars_for_blocks():
     ends = [bars.get_segments()[0][:, 1].tolist() for bars in left.collections]
     assert ends == [[0.375, 0.625], [0.0, 0.5]]
     assert heights(right) == [2]
+    assert lines(right) == [[0.75]]
 
 
 def test_sharing_wires_every_query_to_its_set():
@@ -427,7 +428,9 @@ def test_silenced_copying_heads_are_those_above_the_threshold_or_the_best():
 
 def test_copying_is_silenced_with_controls(shown, tables, subject):
     with torch.no_grad():
-        look.copying_silenced(subject, "Once upon a time there was a king", draws=2)
+        look.copying_silenced(
+            subject, "A miller had three sons and one donkey. When he was old he called them", draws=2
+        )
     (figure,) = shown
     blocks, n_heads = subject.model.config.n_layers, subject.model.config.n_heads
     labels = names(figure.axes[0].get_yticklabels())
@@ -435,6 +438,12 @@ def test_copying_is_silenced_with_controls(shown, tables, subject):
     assert sum("others, 2 draws" in label for label in labels) == 2
     assert len(tables[0]) == blocks
     assert n_heads > 2
+
+
+def test_even_weights_are_all_of_what_a_head_may_attend_to():
+    even = torch.tril(torch.ones(30, 30)) / torch.arange(1, 31)[:, None]
+    assert torch.allclose(further.evenness(torch.stack([even, even])[:, None]), torch.ones(2))
+    assert further.evenness(torch.eye(30)[None, None]).item() < 0.06
 
 
 def test_a_head_is_silenced_from_its_block_on_as_in_the_whole_model(subject):

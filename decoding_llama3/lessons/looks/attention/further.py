@@ -11,6 +11,7 @@ from decoding_llama3.experiments import copying
 from decoding_llama3.experiments.ablation.statistics import T_95
 from decoding_llama3.inspect import heads, probe
 from decoding_llama3.lessons.figures import attention_models as figures
+from decoding_llama3.lessons.looks.attention.models import START, attention_maps
 from decoding_llama3.lessons.show import held_out_ids, is_slow, ordinary_ids, show_figure, show_table
 from decoding_llama3.lessons.subject import Subject, present
 
@@ -64,6 +65,7 @@ def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
         "heads that copy": heads_above(scores["induction"]),
         "heads on the token before": heads_above(scores["previous"]),
     }
+    even = evenness(attention_maps(subject, text))
     whole, tale = heads.repeat_losses(model, tokens, periods)[1], probe.loss_of(model, ids)
 
     def loss_without(silent: Iterable[tuple[int, int]]) -> float:
@@ -83,14 +85,22 @@ def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
         silent = [(block, head) for head in range(model.config.n_heads)]
         groups.append((f"all heads of block {block}", [loss := loss_without(silent)]))
         with heads.without_heads(model, silent):
-            rows.append([f"block {block}", f"{loss - whole:+.2f}", f"{probe.loss_of(model, ids) - tale:+.2f}"])
+            rises = f"{loss - whole:+.2f}", f"{probe.loss_of(model, ids) - tale:+.2f}"
+        rows.append([f"block {block}", *rises, f"{even[block]:.0%}"])
     title = (
         f"Said again: {whole:.1f} nats with all heads, {copiers:.1f} without the heads that copy, "
         f"{before:.1f} without those on the token before"
     )
     alt = "Rows of dots: the loss on repeated words without named heads, others by chance, and whole blocks."
     show_figure(figures.draw_copying_silenced(groups, whole, title), alt)
-    show_table(rows, ["attention silenced", "words said again", "the tale"], "rise of the loss, in nats per token")
+    header = ["attention silenced", "words said again", "the tale", "how even its weights are"]
+    show_table(rows, header, "rise of the loss, in nats per token")
+
+
+def evenness(maps: Float[Tensor, "layers heads seq seq"]) -> Float[Tensor, " layers"]:
+    """Over what share of the tokens that it may attend to a head spreads its weight, a mean for each block."""
+    spread = torch.special.entr(maps[:, :, START:]).sum(-1).exp()
+    return (spread / torch.arange(START + 1, maps.shape[-1] + 1)).mean((1, 2))
 
 
 def heads_above(scores: Float[Tensor, "layers heads"], threshold: float = 0.3) -> Heads:
@@ -143,7 +153,7 @@ def spread_of(values: Sequence[float]) -> str:
     return f"{100 * min(values):.0f} to {100 * max(values):.0f} %"
 
 
-def each_head_silenced(subject: Subject, windows: int = 10, length: int = 96) -> None:
+def each_head_silenced(subject: Subject, windows: int = 10, length: int = 64) -> None:
     """The rise of the loss without each head, over texts each compared with itself; and without blocks."""
     rises, together = rises_without_heads(subject, held_out_ids(subject.model, subject.tokenizer, windows, length))
     blocks, n_heads, _ = rises.shape
