@@ -186,11 +186,8 @@ def dice(steps: int = 200, throws: int = 16) -> dict[str, float]:
         "with the mask": learn_dice(Transformer(DICE), steps, throws),
         "without it": learn_dice(with_parts(Transformer(DICE), attend=attend_everywhere), steps, throws),
     }
-    every = max(1, steps // 30)
-    shown = {
-        name: [sum(losses[i : i + every]) / every for i in range(0, steps, every)]
-        for name, losses in curves.items()
-    }
+    starts = range(0, steps - steps % 10, 10)  # each point is the mean of ten steps
+    shown = {name: [sum(losses[i : i + 10]) / 10 for i in starts] for name, losses in curves.items()}
     last = {name: losses[-1] for name, losses in shown.items()}
     levels = {"a fair die, ln 6 =": math.log(6), f"only the last of {throws} unknown:": math.log(6) / throws}
     title = (
@@ -198,7 +195,7 @@ def dice(steps: int = 200, throws: int = 16) -> dict[str, float]:
         f"where chance allows {math.log(6):.2f}"
     )
     alt = "Two curves of the loss: with the mask it stays at chance, without it falls far below."
-    show_figure(figures.draw_dice(range(every // 2, steps, every), shown, levels, title), alt)
+    show_figure(figures.draw_dice([i + 10 for i in starts], shown, levels, title), alt)
     return last
 
 
