@@ -181,11 +181,13 @@ def draw_dice(
     for (name, values), colour in zip(losses.items(), (style.QUERY, style.WRONG), strict=True):
         ax.plot(steps, values, color=colour)
         ax.annotate(
-            name, (steps[-1], values[-1]), xytext=(6, 0), textcoords="offset points", va="center", color=colour
+            name, (steps[-1], values[-1]), xytext=(6, 8), textcoords="offset points", va="center", color=colour
         )
     for name, level in levels.items():
         ax.axhline(level, color="grey", linewidth=1, linestyle="--")
-        ax.text(steps[0], level, f"{name} {level:.2f}", va="bottom", color="dimgrey")
+        below = level == max(levels.values())
+        x, side = (0.4 * steps[-1], "top") if below else (steps[0] + 1, "bottom")
+        ax.text(x, level, f"{name} {level:.2f}", va=side, color="dimgrey")
     ax.set(xlim=(steps[0], 1.28 * steps[-1]), ylim=(0, None), xlabel="step of training")
     ax.set_ylabel("loss (nats per throw)")
     style.headline(figure, title)
