@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from decoding_llama3.lessons import style
-from decoding_llama3.lessons.fonts import token_label
+from decoding_llama3.lessons.fonts import drawable, token_label
 
 Guess = tuple[str, float]  # a token, and its probability
 
@@ -22,7 +22,7 @@ def draw_repeated_word(
     """The likeliest next tokens after each occurrence of a word: a column for each place, a row for each model."""
     figure, axes = plt.subplots(len(guesses), len(places), figsize=(style.WIDTH, 3.6), squeeze=False, sharex=True)
     for ax, place in zip(axes[0], places, strict=True):
-        ax.set_title(f"{place} ...", fontsize=12, fontweight="normal")
+        ax.set_title(f"{drawable(place)} ...", fontsize=12, fontweight="normal")
     for row, (kind, by_place) in zip(axes, guesses.items(), strict=True):
         for ax, guessed in zip(row, by_place, strict=True):
             names, shares = zip(*guessed, strict=True)
