@@ -7,11 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-from decoding_llama3.feed_forward import FeedForward
-=======
 from decoding_llama3.attention import attend, causal_mask, repeat_for_queries
->>>>>>> part-5
+from decoding_llama3.feed_forward import FeedForward
 from decoding_llama3.norm import RMSNorm
 from decoding_llama3.rope import apply_rope, rope_frequencies, rope_rotation
 
@@ -32,8 +29,6 @@ def compare_norm(x: Tensor, part: RMSNorm) -> None:
     _report({name: (other(x) - part(x)).abs().max() for name, other in others.items()})
 
 
-<<<<<<< HEAD
-<<<<<<< HEAD
 def compare_rope(q: Tensor, k: Tensor, theta: float) -> None:
     """Hugging Face's rotation and Meta's of queries and keys (batch, heads, seq, head_dim); prints the result.
 
@@ -57,7 +52,8 @@ def compare_rope(q: Tensor, k: Tensor, theta: float) -> None:
         others["Meta's"] = [x.transpose(1, 2) for x in turned]
     pairs = {name: zip(theirs, ours, strict=True) for name, theirs in others.items()}
     _report({name: torch.stack([(a - b).abs().max() for a, b in both]).max() for name, both in pairs.items()})
-=======
+
+
 def compare_feed_forward(x: Tensor, part: FeedForward) -> None:
     """Hugging Face's feed-forward network with the weights of `part`, on the same input; prints the result.
 
@@ -74,8 +70,8 @@ def compare_feed_forward(x: Tensor, part: FeedForward) -> None:
             theirs.get_parameter(f"{their_name}.weight").data.copy_(part.get_parameter(f"{our_name}.weight"))
         differences["Hugging Face's"] = (theirs(x) - part(x)).abs().max()
     _report(differences)
->>>>>>> part-6
-=======
+
+
 def compare_attention(q: Tensor, k: Tensor, v: Tensor) -> None:
     """Attention of Hugging Face's, and Meta's way to repeat shared keys, on the same inputs; prints the result.
 
@@ -96,7 +92,6 @@ def compare_attention(q: Tensor, k: Tensor, v: Tensor) -> None:
         repeated = repeat_kv(k.transpose(1, 2), share).transpose(1, 2)
         differences["Meta's order of repeated keys"] = (repeated - repeat_for_queries(q, k)).abs().max()
     _report(differences)
->>>>>>> part-5
 
 
 def _report(differences: dict[str, Tensor], within: float = 1e-5) -> None:
