@@ -94,6 +94,7 @@ home:
 
 # torch first and with what it needs: where pip has its build with CUDA, that is more than the list has.
 .venv-colab/installed: .ci/colab_packages.txt | .venv/installed
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Colab has packages that need Python 3.11 or newer: make PYTHON=python3.11 ...")'
 	@echo "setting up .venv-colab: this takes some minutes, once"
 	$(PYTHON) -m venv --clear .venv-colab
 	$(COLAB)/python -m pip install --quiet --constraint .ci/colab_packages.txt torch
