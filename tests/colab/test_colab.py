@@ -2,8 +2,8 @@
 
 What is left out: Colab's Python, 3.13, and its torch (.ci/colab_packages.txt says why); its kernel and its page;
 the way from the badge to the first cell. The T4 is pretended: tensors that go there stay in this machine's memory,
-and no kernel of CUDA runs. Part 7 loads a model there by its form, gated on a hub, and reads with it; what the
-looks do on a card is the matter of tests/lessons/test_real_model.py.
+and no kernel of CUDA runs, so none is compiled, as Part 7 would. Part 3 loads a model there by its form, gated on
+a hub; the looks of all parts at one on a card are the matter of tests/lessons/test_real_model.py.
 """
 
 import json
@@ -54,8 +54,7 @@ def read_with(real):
 read_with(real)
 whole = memory.needed_bytes(real.model.config, torch.float16)
 torch.cuda.mem_get_info = lambda device=None: (whole - 1, whole - 1)  # as much too small as a T4 for the 8B
-real = show.real_model(checkpoint)
-read_with(real)
+read_with(show.real_model(checkpoint))
 """
 EIGHT_B = """
 import decoding_llama3.inference.memory as memory
@@ -150,7 +149,7 @@ def test_a_part_runs_until_the_model_of_its_form_is_there(colab, part, choice, l
 
 def test_a_gated_model_of_the_hub_is_loaded_on_a_t4_as_info_says(colab, hub, tmp_path):
     """In float16, which that card computes in; in int8 where float16 does not fit, as the 8B does not."""
-    notebook = read_notebook(NOTEBOOKS["7"], until=FORM, checkpoint=GATED)
+    notebook = read_notebook(NOTEBOOKS["3"], until=FORM, checkpoint=GATED)
     insert_before(notebook, FORM, WITHOUT_A_SECRET)
     insert_before(notebook, FORM, EIGHT_B)
     insert_before(notebook, "", READ_ON_THE_CARD)
