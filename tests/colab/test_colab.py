@@ -2,8 +2,8 @@
 
 What is left out: Colab's Python, 3.13, and its torch (.ci/colab_packages.txt says why); its kernel and its page;
 the way from the badge to the first cell. The T4 is pretended: tensors that go there stay in this machine's memory,
-and no kernel of CUDA runs, so none is compiled, as Part 7 would. Part 3 loads a model there by its form, gated on
-a hub; the looks of all parts at one on a card are the matter of tests/lessons/test_real_model.py.
+and no kernel of CUDA runs. Part 3 loads a model there by its form, gated on a hub, and reads with it; Part 7 could
+not, because it compiles. What the looks do on a card is the matter of tests/lessons/test_real_model.py.
 """
 
 import json
