@@ -90,8 +90,10 @@ class Colab:
             "GIT_CONFIG_KEY_0": f"url.{self.repository.as_uri()}.insteadOf",
             "GIT_CONFIG_VALUE_0": HOME,
         }
+        # No other environment's command may stand in for one that was not installed.
+        path = (place for place in os.get_exec_path() if not Path(place, "decoding-llama3").exists())
         own = {
-            "PATH": f"{PYTHON.parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": os.pathsep.join([str(PYTHON.parent), *path]),
             "IPYTHONDIR": str(self.folder / "ipython"),
             "HF_HOME": str(self.folder / "huggingface"),
             "OLLAMA_MODELS": str(self.folder / "ollama"),
