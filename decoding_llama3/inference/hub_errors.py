@@ -2,10 +2,12 @@
 
 import errno
 import os
+import sys
 
 from decoding_llama3.json_files import shown
 
 LOG_IN = "log in with 'hf auth login' or set HF_TOKEN"
+LOG_IN_ON_COLAB = "put a token among this notebook's secrets, as HF_TOKEN"
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -50,16 +52,17 @@ def _refused(error: Exception, status: int | None, name: str, page: str) -> str:
     from huggingface_hub import errors
 
     said = getattr(error, "response", None)
+    log_in = LOG_IN_ON_COLAB if "google.colab" in sys.modules else LOG_IN
     if status == 401 and said is not None and "Invalid credentials" in said.headers.get("X-Error-Message", ""):
-        return f"the hub refuses the token, which is wrong or has expired: {LOG_IN} anew"
+        return f"the hub refuses the token, which is wrong or has expired: {log_in} anew"
     if status == 403:
         return (
             f"{name} is gated, and this account or token may not read it: accept its licence on {page}, wait "
             "until access is granted, and let the token read gated repositories"
         )
     if isinstance(error, errors.GatedRepoError):
-        return f"{name} is gated: accept its licence on {page}, then {LOG_IN}"
+        return f"{name} is gated: accept its licence on {page}, then {log_in}"
     return (
         f"the hub shows nobody a model {name} without an account: check the name on {page}, and if the model is "
-        f"gated or private, accept its licence there, then {LOG_IN}"
+        f"gated or private, accept its licence there, then {log_in}"
     )

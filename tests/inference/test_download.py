@@ -584,6 +584,24 @@ def test_a_secret_that_is_missing_or_refused_is_no_token(hub, monkeypatch, error
     download_model(NAME, report=quiet)
 
 
+@pytest.mark.parametrize(
+    ("secret", "words"),
+    [
+        (
+            KeyError("HF_TOKEN"),
+            "is gated: accept its licence on .*, then put a token among this notebook's secrets",
+        ),
+        ("hf_wrong", "has expired: put a token among this notebook's secrets, as HF_TOKEN anew"),
+    ],
+    ids=["no secret", "wrong secret"],
+)
+def test_on_colab_the_remedy_is_a_secret(hub, monkeypatch, secret, words):
+    """Nothing that is typed into a terminal."""
+    hub.models[NAME].gated = True
+    on_colab(monkeypatch, secret)
+    refused(words)
+
+
 def test_a_token_with_characters_that_no_token_has_is_not_sent(hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "“hf_copied”")
     refused("the token of the Hugging Face Hub has characters that no token has: copy it anew")

@@ -58,7 +58,8 @@ class PretendingMode(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = {name: value for name, value in (kwargs or {}).items() if name != "pin_memory"}
-        if func == Tensor.device.__get__ or any(issubclass(t, Away) for t in types):
+        named = func is torch.device  # no tensor, the name of a place
+        if named or func == Tensor.device.__get__ or any(issubclass(t, Away) for t in types):
             return func(*args, **kwargs)
         if "cuda" not in map(_device, (*args, *kwargs.values())):
             return func(*args, **kwargs)
