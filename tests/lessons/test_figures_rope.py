@@ -390,6 +390,7 @@ def test_losses_under_its_own_rotation_are_the_models(tiny):
     torch.testing.assert_close(losses_under(tiny.model, ids, own, reach=999), losses, rtol=0, atol=1e-4)
     near = losses_under(tiny.model, ids, own, reach=4)
     torch.testing.assert_close(near[:, :4], losses[:, :4], rtol=0, atol=1e-4)  # four tokens back is all there is
+    assert (near[0, 4] - losses[0, 4]).abs() > 1e-2  # the fifth token no longer sees the first
     assert near.mean() > losses.mean() + 0.1
 
 
