@@ -25,6 +25,8 @@ COMES_WITH = {
     "IPython": "ipywidgets",
     "PIL": "pillow",
     "cycler": "matplotlib",
+    "regex": "tiktoken",
+    "ipykernel": "jupyterlab",
     "nbclient": "nbval",
     "nbformat": "nbval",
     "yaml": "pyyaml",
