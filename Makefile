@@ -14,7 +14,10 @@ CHECKS ?= lint workflows types typed test long
 # Run once more with the shapes of their signatures executed.
 COMPONENTS := config norm rope attention kv_cache feed_forward transformer
 TYPED_TESTS := $(COMPONENTS:%=tests/test_%.py) tests/references
-PYTEST_OPTIONS := --durations=10
+# Two processes side by side, a file of tests or a notebook in each: on two cores that takes little more than half the
+# time, if torch's threads do not keep a core busy while they wait.
+PYTEST_OPTIONS := --durations=10 --numprocesses=2 --dist=loadfile
+export OMP_WAIT_POLICY ?= PASSIVE
 heading = @printf '\n== %s ==\n' $(1)
 
 .PHONY: lab test check smollm2 lint workflows typed long lowest types home clean

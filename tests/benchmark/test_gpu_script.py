@@ -44,6 +44,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.long
 def test_tiny_is_measured_on_the_cpu_as_the_8b_on_a_card(gpu, plan, tmp_path):
     """In real processes, with a test that passes and one that is skipped."""
     (tmp_path / "test_it.py").write_text(

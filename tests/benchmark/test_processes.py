@@ -168,6 +168,7 @@ def test_engines_take_turns_and_every_round_is_kept(quick, monkeypatch):
     assert result["same_greedy_tokens"] == {"eager": 3, "compiled": 2}
 
 
+@pytest.mark.long
 def test_the_command_measures_in_fresh_processes_and_writes_all_figures(quick, tmp_path):
     """From random weights on the disk to the table, with Hugging Face beside; greedy tokens agree."""
     options = "--engines eager --against huggingface-eager --runs 1 --new-tokens 3 --prompts 9,600 --contexts 20"

@@ -60,7 +60,7 @@ def rms_norm(x, norm):
 
 
 def test_every_group_starts_with_llama_3_and_turns_one_switch():
-    assert list(GROUPS) == ["norm", "position", "kv_heads", "feed_forward", "tying", "scale"]
+    assert list(GROUPS) == ["norm", "position", "kv_heads", "feed_forward", "tying", "scale", "gate"]
     llama = dataclasses.asdict(Variant())
     for variants in GROUPS.values():
         first, *others = (dataclasses.asdict(variant) for variant in variants.values())
@@ -202,6 +202,20 @@ def test_each_feed_forward_is_its_formula(name):
     gated = name not in ("ReLU", "GELU")
     hidden = curves[name](x @ ff.w_gate.weight.T) * up if gated else curves[name](up)
     torch.testing.assert_close(ff(x), hidden @ ff.w_down.weight.T, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("gate", "curve"),
+    [("silu", torch.nn.functional.silu), ("silu + 1", lambda z: z * z.sigmoid() + 1),
+     ("sigmoid - 1/2", lambda z: torch.tanh(z / 2) / 2)],
+)  # fmt: skip
+def test_a_gate_is_swiglu_with_another_curve(gate, curve):
+    ff = randomize(make(gate=gate)).layers[1].feed_forward
+    x = torch.randn(2, 7, 24)
+    hidden = curve(x @ ff.w_gate.weight.T) * (x @ ff.w_up.weight.T)
+    torch.testing.assert_close(ff(x), hidden @ ff.w_down.weight.T, rtol=0, atol=1e-5)
+    with pytest.raises(ValueError, match="'silu \\+ 1' is one of SwiGLU, found it with ReLU"):
+        Variant(feed_forward="ReLU", gate="silu + 1")
 
 
 @pytest.mark.parametrize(("hidden_dim", "difference"), [(10, 0), (11, 2 * 24)])
@@ -433,6 +447,7 @@ def test_a_kill_while_writing_leaves_the_file_before(tmp_path, monkeypatch):
     assert contents(tmp_path).items() >= before.items()
 
 
+@pytest.mark.long
 def test_two_at_a_time_give_the_same_curves(tmp_path):
     list(lab(["tying"], tmp_path / "one", seeds=1))
     list(lab(["tying"], tmp_path / "two", seeds=1, jobs=2))

@@ -65,6 +65,7 @@ def test_half_precision_is_summed_in_single():
     assert ((found - exact).abs() <= 2**-8 * exact.abs() + 1e-3).all()
 
 
+@pytest.mark.long
 @compiles
 @pytest.mark.parametrize("preset", ["llama3-8b", "llama3.2-1b"])
 @pytest.mark.parametrize("quantize", [lambda model: model, quantize_int8], ids=["float32", "int8"])
@@ -304,6 +305,7 @@ def test_the_caches_of_one_text_serve_the_next(monkeypatch):
     assert [b for _, b in pairs] == list(dl.generate(eager, PROMPT * 2, 30))
 
 
+@pytest.mark.long
 @compiles
 def test_blocks_are_compiled_once_for_all(monkeypatch):
     """Thirty-two unrolled blocks would take minutes."""

@@ -97,6 +97,7 @@ def large(tmp_path_factory) -> dl.Transformer:
     return randomize(dl.Transformer(dl.LlamaConfig(**shape)))
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="only Linux tells a process's peak memory")
 @pytest.mark.parametrize("stored_as", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("quantize", ["", "int8"])

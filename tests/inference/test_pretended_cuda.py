@@ -37,6 +37,7 @@ def pointers(code: str, kind: str) -> int:
     return sum(signature.count(f"'*{kind}'") for signature in re.findall(r"'signature': {(.*?)}", code))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["bfloat16", "int8"])
 def test_a_block_decodes_in_ten_kernels_and_one_of_attention(generated, kind):
     """Two that sum squares, five of products (keys with values, gate with up), two of RoPE, one of the mask."""

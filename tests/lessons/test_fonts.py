@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 
 import decoding_llama3 as dl
 from decoding_llama3.lessons import fonts, show, style
-from decoding_llama3.lessons.figures import attention, feed_forward, tokenizer, transformer
+from decoding_llama3.lessons.figures import attention, feed_forward, feed_forward_models, tokenizer, transformer
 
 TEXTS = {
     "German": "ein König",
@@ -31,11 +31,20 @@ def draw_all(labels, title):
     n = len(labels)
     square, line = torch.eye(n), torch.linspace(-1, 1, n)
     pieces = [label.encode() for label in labels]
-    yield attention.draw_steps(square, square, square, labels, title)
-    yield attention.draw_maps({str(i): square for i in range(4)}, labels, title)
-    yield attention.draw_cache([torch.ones(n + 1, 8)] * 2, [1, n], labels, 4)
-    yield feed_forward.draw_activations(torch.randn(4, n), range(4), labels, title)
-    yield feed_forward.draw_text(line, labels, title)
+    yield attention.draw_repeated_word(labels[:2], {"with": [[(label, 0.5) for label in labels]] * 2}, title)
+    yield attention.draw_lookup(torch.ones(3), torch.ones(n, 3), torch.ones(n, 3), labels, title)
+    yield attention.draw_wiring(square, 1, labels, title)
+    yield attention.draw_likeness({"one": square, "other": square}, labels, title)
+    yield attention.draw_scores(line, labels, 0, title)
+    yield attention.draw_mixture(line, square, labels, title)
+    yield attention.draw_cache([torch.ones(n + 1, 8)] * 2, [1, n], labels, title)
+    yield feed_forward.draw_passage(feed_forward.Passage(line, line, line, line, line), [0], labels, title)
+    yield feed_forward.draw_alone({"attention": square, "feed-forward": square}, labels, title)
+    yield feed_forward_models.draw_text(line, labels, title)
+    yield feed_forward_models.draw_sinking({"tiny": (labels[0], line, line, square)}, title)
+    yield feed_forward_models.draw_pushers_silenced(
+        {"tiny": ((0, 1), [0.5, 0.4], {kind: torch.rand(2, 2) for kind in "ab"})}, labels[0], title
+    )
     yield tokenizer.draw_next(torch.full((n,), 0.5 / n), labels, title)
     yield tokenizer.draw_cuts({1: pieces}, title)
     yield transformer.draw_lens([labels], torch.full((1, n), 0.5), labels, [0], title)

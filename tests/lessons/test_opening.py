@@ -70,8 +70,17 @@ def test_sentences_have_the_length_that_the_notebooks_ask_for(sentence):
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Matplotlib, of tensors
-@pytest.mark.parametrize("kind", ["Chinese", "code", "no token twice"])
-@pytest.mark.parametrize("part", ["1_intro", "5_attention"])
+@pytest.mark.parametrize(
+    ("part", "kind"),
+    [
+        ("1_intro", "Chinese"),
+        ("5_attention", "no token twice"),
+        pytest.param("1_intro", "code", marks=pytest.mark.long),
+        pytest.param("1_intro", "no token twice", marks=pytest.mark.long),
+        pytest.param("5_attention", "Chinese", marks=pytest.mark.long),
+        pytest.param("5_attention", "code", marks=pytest.mark.long),
+    ],
+)
 def test_cells_of_a_part_hold_for_any_sentence(part, kind, monkeypatch, tmp_path):
     sentence = SENTENCES[kind]
     (tmp_path / "opening.txt").write_text(sentence, encoding="utf-8")

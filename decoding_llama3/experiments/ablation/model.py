@@ -43,7 +43,7 @@ def build_variant(variant: Variant, seed: int, vocab_size: int, settings: Settin
         tie_embeddings=variant.tying == "tied",
         max_seq_len=settings.seq_len,
     )
-    parts = _norms(variant.norm) | _positions(variant.position, config) | _feed_forward(variant.feed_forward)
+    parts = _norms(variant.norm) | _positions(variant.position, config) | _feed_forward(variant)
     if variant.scale == "none":
         parts["attend"] = attend_unscaled
     model = with_parts(Transformer(config), **parts, new_weights=True)
@@ -74,11 +74,12 @@ def _positions(position: str, config: LlamaConfig) -> dict[str, Callable]:
     return {"rotate": rotate_nothing, "embedding": partial(PositionedEmbedding, positions=positions)}
 
 
-def _feed_forward(feed_forward: str) -> dict[str, Callable]:
-    if feed_forward == "SwiGLU":
+def _feed_forward(variant: Variant) -> dict[str, Callable]:
+    name = variant.gate if variant.feed_forward == "SwiGLU" else variant.feed_forward
+    if name == "silu":
         return {}
-    kind = UngatedFeedForward if feed_forward in ("ReLU", "GELU") else GatedFeedForward
-    return {"feed_forward": lambda config: kind(config, ACTIVATIONS[feed_forward]())}
+    kind = UngatedFeedForward if name in ("ReLU", "GELU") else GatedFeedForward
+    return {"feed_forward": lambda config: kind(config, ACTIVATIONS[name]())}
 
 
 @torch.no_grad()

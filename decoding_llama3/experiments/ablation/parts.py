@@ -1,5 +1,7 @@
 """The parts that the ablation lab puts in the place of Llama 3's own."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
@@ -53,9 +55,21 @@ class PositionedEmbedding(nn.Embedding):
         return super().forward(input) + self.positions[: input.shape[1]]
 
 
+class Shifted(nn.Module):
+    """A curve with a constant added."""
+
+    def __init__(self, curve: nn.Module, constant: float) -> None:
+        super().__init__()
+        self.curve, self.constant = curve, constant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.curve(x) + self.constant
+
+
 ACTIVATIONS = {  # what bends the gate of a gated feed-forward, or the hidden numbers of one without
     "ReLU": nn.ReLU, "GELU": nn.GELU, "bilinear": nn.Identity, "GLU": nn.Sigmoid, "ReGLU": nn.ReLU,
-    "GEGLU": nn.GELU,
+    "GEGLU": nn.GELU, "silu + 1": partial(Shifted, nn.SiLU(), 1.0),
+    "sigmoid - 1/2": partial(Shifted, nn.Sigmoid(), -0.5),
 }  # fmt: skip
 
 

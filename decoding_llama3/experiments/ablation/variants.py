@@ -12,12 +12,15 @@ CHOICES = {  # switch: what it can be set to, Llama 3's own part first
     "feed_forward": ("SwiGLU", "ReLU", "GELU", "bilinear", "GLU", "ReGLU", "GEGLU"),
     "tying": ("untied", "tied"),
     "scale": ("1/sqrt(head_dim)", "none"),
+    "gate": ("silu", "silu + 1", "sigmoid - 1/2"),  # of SwiGLU: a constant added, or that of GLU taken away
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Variant:
-    """One setting of the switches; without arguments it is Llama 3. A value not in `CHOICES` raises ValueError."""
+    """One setting of the switches; without arguments it is Llama 3. A value not in `CHOICES` raises
+    ValueError, and so does another gate for what is not SwiGLU.
+    """
 
     norm: str = "RMSNorm"
     position: str = "RoPE"
@@ -25,11 +28,14 @@ class Variant:
     feed_forward: str = "SwiGLU"
     tying: str = "untied"
     scale: str = "1/sqrt(head_dim)"
+    gate: str = "silu"
 
     def __post_init__(self) -> None:
         for switch, value in asdict(self).items():
             if value not in CHOICES[switch]:
                 raise ValueError(f"{switch} is one of {', '.join(CHOICES[switch])}, found {value!r}")
+        if self.feed_forward != "SwiGLU" and self.gate != "silu":
+            raise ValueError(f"the gate {self.gate!r} is one of SwiGLU, found it with {self.feed_forward}")
 
 
 LLAMA3 = "llama3"  # the group of the one baseline that all groups share

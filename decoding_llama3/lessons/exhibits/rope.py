@@ -73,7 +73,7 @@ EXHIBITS = {
         _halves,
         ("theta is wrong", "rows of wq and wk lie in the other order of pairs", "values were rotated, too"),
         "b",
-        "At position 0 nothing is turned, so the first token is right. A wrong theta would leave it right, "
+        "The first token attends to itself alone, so no rotation can harm it. A wrong theta would leave it right, "
         "too, but near tokens would suffer less than far ones.",
         half_split,
     ),

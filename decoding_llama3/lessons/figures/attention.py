@@ -1,4 +1,4 @@
-"""Part 5 - the figures of attention: arrays in, a figure out."""
+"""Part 5 - the figures of how attention is built: arrays in, a figure out."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,204 +7,257 @@ from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from decoding_llama3.lessons import style
-from decoding_llama3.lessons.fonts import token_label
+from decoding_llama3.lessons.fonts import drawable, token_label
+
+Guess = tuple[str, float]  # a token, and its probability
 
 
-def draw_steps(
-    scores: Float[Tensor, "seq seq"],
-    scaled: Float[Tensor, "seq seq"],
-    weights: Float[Tensor, "seq seq"],
-    tokens: Sequence[str],
-    name: str,
+def draw_repeated_word(
+    places: Sequence[str], guesses: Mapping[str, Sequence[Sequence[Guess]]], title: str
 ) -> Figure:
-    """One head three times: raw scores, scaled scores with the future hidden, weights."""
-    figure, axes = plt.subplots(1, 3, figsize=(style.WIDTH, 4.4), sharey=True)
-    limit = scores.abs().max().item()
-    hidden = torch.ones_like(scores, dtype=torch.bool).triu(1)
-    frames = [
-        (scores, style.DIVERGING, -limit, limit, "1. scores, q · k"),
-        (scaled.masked_fill(hidden, torch.nan), style.DIVERGING, -limit, limit, "2. scaled and masked"),
-        (weights.masked_fill(hidden, torch.nan), style.SEQUENTIAL, 0, 1, "3. weights, rows sum to 1"),
-    ]
-    for ax, (values, colours, low, high, title) in zip(axes, frames, strict=True):
-        image = ax.imshow(values, cmap=colours, vmin=low, vmax=high)
-        ax.set_title(title, fontsize=12, fontweight="normal")
-        _token_axes(ax, tokens)
-        figure.colorbar(image, ax=ax, orientation="horizontal", shrink=0.9, location="top")
-    axes[0].set_ylabel("the token that attends (query)")
-    axes[1].set_xlabel("the token attended to (key)")
-    row, column = divmod(int(weights[1:].argmax()), len(tokens))
-    figure.suptitle(
-        f"{name}: the largest weight is {weights[1 + row, column]:.2f}, "
-        f"from {token_label(tokens[1 + row])} to {token_label(tokens[column])}",
-        x=0.01,
-        ha="left",
-        fontweight="bold",
-    )
+    """The likeliest next tokens after each occurrence of a word: a column for each place, a row for each model."""
+    figure, axes = plt.subplots(len(guesses), len(places), figsize=(style.WIDTH, 3.6), squeeze=False, sharex=True)
+    for ax, place in zip(axes[0], places, strict=True):
+        ax.set_title(f"{drawable(place)} ...", fontsize=12, fontweight="normal")
+    for row, (kind, by_place) in zip(axes, guesses.items(), strict=True):
+        for ax, guessed in zip(row, by_place, strict=True):
+            names, shares = zip(*guessed, strict=True)
+            shown = ax.barh(range(len(shares)), shares, color=style.PREDICTION, height=0.6)
+            ax.bar_label(shown, [f"{share:.0%}" for share in shares], padding=3)
+            ax.set_yticks(range(len(names)), [token_label(name) for name in names])
+            ax.set(xlim=(0, 1.28), ylim=(len(names) - 0.4, -0.6), xticks=[])
+            ax.spines["bottom"].set_visible(False)
+        row[0].set_ylabel(kind)
+    style.headline(figure, title)
     return figure
 
 
-def draw_maps(maps: Mapping[str, Float[Tensor, "seq seq"]], tokens: Sequence[str], title: str) -> Figure:
-    """Attention maps of four heads, named by the keys of `maps`: row = the token that attends."""
-    figure, axes = plt.subplots(2, 2, figsize=(style.WIDTH, 9.2), sharex=True, sharey=True)
-    for ax, (name, weights) in zip(axes.flat, maps.items(), strict=True):
-        hidden = torch.ones_like(weights, dtype=torch.bool).triu(1)
-        ax.imshow(weights.masked_fill(hidden, torch.nan), cmap=style.SEQUENTIAL, vmin=0, vmax=1)
-        ax.set_title(name, fontsize=11, fontweight="normal")
-        _token_axes(ax, tokens)
-    figure.colorbar(axes.flat[0].images[0], ax=axes, shrink=0.5, label="attention weight (each row sums to 1)")
-    figure.supylabel("the token that attends (query)", fontsize=12)
-    figure.supxlabel("the token attended to (key)", fontsize=12)
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    return figure
-
-
-def draw_head_scores(scores: Mapping[str, Float[Tensor, "layers heads"]], title: str) -> Figure:
-    """A square for every head, in a panel per kind of place: its mean weight there."""
-    figure, axes = plt.subplots(1, len(scores), figsize=(style.WIDTH, 3.6), sharey=True)
-    for ax, (kind, values) in zip(axes, scores.items(), strict=True):
-        ax.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
-        ax.set_title(kind, fontsize=12, fontweight="normal")
-        ax.set_xticks(style.thinned(values.shape[1]))
-        ax.set_yticks(style.thinned(values.shape[0]))
-        ax.set_xlabel("query head")
-        layer, head = divmod(int(values.argmax()), values.shape[1])
-        dark = values[layer, head] < 0.6
-        ax.text(
-            head,
-            layer,
-            f"{values[layer, head]:.2f}",
-            ha="center",
-            va="center",
-            color="white" if dark else "black",
-            fontsize=11,
-        )
-    axes[0].set_ylabel("block")
-    figure.colorbar(axes[0].images[0], ax=axes, label="mean attention weight")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    return figure
-
-
-def draw_repeat(weights: Float[Tensor, "seq seq"], period: int, title: str) -> Figure:
-    """One head's attention on random tokens repeated after `period`: a stripe where it finds what comes next."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 5.6))
-    hidden = torch.ones_like(weights, dtype=torch.bool).triu(1)
-    image = ax.imshow(weights.masked_fill(hidden, torch.nan), cmap=style.SEQUENTIAL, vmin=0, vmax=1)
-    last = len(weights) - 1
-    ax.axhline(period + 0.5, color=style.FEED_FORWARD, linewidth=1, linestyle="--")
-    ax.text(last, period - 1, "the second copy starts here", ha="right", va="bottom", color=style.FEED_FORWARD)
-    ax.annotate(
-        "the token after the\nprevious occurrence",
-        (last - period + 1, last),
-        xytext=(last - period / 3, last - period / 2),
-        color=style.PREDICTION,
-        va="center",
-        ha="left",
-        arrowprops={"arrowstyle": "->", "color": style.PREDICTION},
-    )
-    ax.set_xlabel("position attended to (key)")
-    ax.set_ylabel("position that attends (query)")
-    figure.colorbar(image, ax=ax, label="attention weight", shrink=0.8)
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    return figure
-
-
-def draw_kv_overlap(
-    keys: Float[Tensor, " layers"], values: Float[Tensor, " layers"], same: float, chance: float
+def draw_lookup(
+    q: Float[Tensor, " features"],
+    k: Float[Tensor, "words features"],
+    v: Float[Tensor, "words features"],
+    words: Sequence[str],
+    title: str,
 ) -> Figure:
-    """How much of what one KV head reads another reads too, by block, with both ends of the scale marked."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
-    layers = range(len(keys))
-    for overlaps, colour, name in ((keys, style.KEY, "keys"), (values, style.VALUE, "values")):
-        ax.plot(layers, overlaps, "o-", color=colour)
-        ax.annotate(
-            name, (layers[-1], overlaps[-1]), xytext=(8, 0), textcoords="offset points", va="center", color=colour
-        )
-    ax.axhline(same, color=style.RESIDUAL, linewidth=1)
-    ax.text(0, same - 0.02, "two copies of one head", va="top", color="dimgrey")
-    ax.axhline(chance, color=style.RESIDUAL, linewidth=1, linestyle="--")
-    ax.text(0, chance - 0.02, f"chance, {chance:.3f}", va="top", color="dimgrey")
-    ax.set_ylim(0, 1.05 * same)
-    ax.set_xlim(-0.2, len(keys) - 0.4)
-    ax.set_xticks(style.thinned(len(layers), 20))
-    ax.set_xlabel("block")
-    ax.set_ylabel("overlap of two KV heads")
-    most = torch.cat((keys, values)).max()
-    ax.set_title(f"Two KV heads share {most:.0%} of what they read, at most")
-    return figure
-
-
-def draw_spread(scaled: Float[Tensor, " heads"], unscaled: Float[Tensor, " heads"], divisor: str) -> Figure:
-    """Over how many tokens each head spreads its weight, with and without the scale; heads sorted."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.2))
-    order = scaled.argsort()
-    ranks = torch.arange(len(order))
-    ax.vlines(ranks, unscaled[order], scaled[order], color="lightgrey", linewidth=1.5, zorder=1)
-    for spreads, colour, name, height in (
-        (scaled, style.PREDICTION, f"scores divided by {divisor}", 0.92),
-        (unscaled, style.NEUTRAL, "raw scores", 0.84),
+    """A soft dictionary with every number on the page: query, keys, scores, weights, values and their mixture."""
+    scores = k @ q
+    weights = scores.softmax(-1)
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.7))
+    ax.set(xlim=(-0.2, 14.7), ylim=(-len(words) - 1.5, 1.9))
+    ax.axis("off")
+    for x, name, colour in (
+        (1.7, "its key, k", style.KEY),
+        (5.5, "score, q · k", "black"),
+        (7.9, "weight", style.QUERY),
+        (10.0, "its value, v", style.VALUE),
+        (13.2, "weight × value", style.VALUE),
     ):
-        ax.scatter(ranks, spreads[order], color=colour, s=28, zorder=2)
-        ax.text(0.02, height, name, color=colour, transform=ax.transAxes)
-    ax.set_yscale("log", base=2)
-    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-    ax.set_xlim(-1, len(order))
-    ax.set_xticks([0, len(order) - 1], ["narrowest", "broadest"])
-    ax.set_xlabel(f"the {len(order)} heads, sorted")
-    ax.set_ylabel("tokens attended to (e to the entropy)")
-    ax.set_title(
-        f"Without the scale, the median head attends to {unscaled.median():.1f} tokens, "
-        f"not to {scaled.median():.1f}"
+        ax.text(x + (1.2 if colour in (style.KEY, style.VALUE) else 0), -0.25, name, ha="center", color=colour)
+    ax.text(1.3, 1.15, "query, q", ha="right", va="center", color=style.QUERY)
+    _number_boxes(ax, 1.7, 1.15, q, style.QUERY)
+    for row, word in enumerate(words):
+        y = -row - 0.9
+        ax.text(1.3, y, token_label(word), ha="right", va="center")
+        _number_boxes(ax, 1.7, y, k[row], style.KEY)
+        ax.text(5.5, y, f"{scores[row]:g}", ha="center", va="center")
+        ax.add_patch(Rectangle((7.1, y - 0.3), 1.6 * weights[row].item(), 0.6, color=style.QUERY, alpha=0.35))
+        ax.text(7.9, y, f"{weights[row]:.2f}", ha="center", va="center")
+        _number_boxes(ax, 9.2, y, v[row], style.VALUE)
+        _number_boxes(ax, 12.3, y, weights[row] * v[row], style.VALUE)
+    y = -len(words) - 1.05
+    ax.text(12.0, y, "their sum, y", ha="right", va="center", color=style.MARKED)
+    _number_boxes(ax, 12.3, y, weights @ v, style.MARKED)
+    style.headline(figure, title)
+    return figure
+
+
+def _number_boxes(ax: Axes, x: float, y: float, values: Float[Tensor, " features"], colour: str) -> None:
+    for i, value in enumerate(values.tolist()):
+        ax.add_patch(Rectangle((x + 0.8 * i, y - 0.36), 0.76, 0.72, facecolor=colour, alpha=0.25))
+        ax.text(x + 0.8 * i + 0.38, y, f"{round(value, 2):g}", ha="center", va="center", fontsize=11)
+
+
+def draw_wiring(
+    weights: Float[Tensor, "heads words"], n_kv_heads: int, words: Sequence[str], title: str
+) -> Figure:
+    """Queries wired to the keys and values that they share; beside each its row of weights over the words."""
+    n_heads, few = len(weights), len(words) <= 8
+    share, wide = n_heads // n_kv_heads, 9.6 / max(len(words), 4)
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 1.4 + 0.42 * n_heads))
+    ax.set(xlim=(-0.9, 15.2), ylim=(n_heads - 0.4, -1.5), aspect="auto")
+    ax.axis("off")
+    for kv in range(n_kv_heads):
+        middle = kv * share + (share - 1) / 2
+        for head in range(kv * share, (kv + 1) * share):
+            ax.plot([0, 3.0], [head, middle], color=style.KEY, linewidth=2, zorder=1)
+        _badge(ax, 3.45, middle, f"$k_{{{kv}}}$, $v_{{{kv}}}$", "black", "round,pad=0.45", "white", style.KEY)
+    for head, row in enumerate(weights.tolist()):
+        _badge(ax, 0, head, f"$q_{{{head}}}$", "white", "circle,pad=0.25", style.QUERY, "none")
+        for place, weight in enumerate(row):
+            x = 5.2 + wide * place
+            ax.add_patch(Rectangle((x, head - 0.44), 0.97 * wide, 0.88, facecolor=style.QUERY, alpha=weight))
+            ax.add_patch(Rectangle((x, head - 0.44), 0.97 * wide, 0.88, fill=False, edgecolor="lightgrey"))
+            if few:
+                ink = "white" if weight > 0.55 else "black"
+                ax.text(x + wide / 2, head, f"{weight:.2f}", ha="center", va="center", color=ink, fontsize=11)
+    ax.text(0, -1.0, "queries", ha="center", color=style.QUERY)
+    ax.text(3.45, -1.0, "shared", ha="center", color="dimgrey")
+    for place, word in enumerate(words):
+        turned = 0 if few else 90
+        ax.text(5.2 + wide * (place + 0.5), -0.62, token_label(word), ha="center", va="bottom", rotation=turned)
+    style.headline(figure, title)
+    return figure
+
+
+def _badge(ax: Axes, x: float, y: float, text: str, ink: str, shape: str, face: str, edge: str) -> None:
+    frame = {"boxstyle": shape, "facecolor": face, "edgecolor": edge, "linewidth": 2.5}
+    ax.text(x, y, text, ha="center", va="center", color=ink, fontsize=12, bbox=frame, zorder=3)
+
+
+def draw_likeness(maps: Mapping[str, Float[Tensor, "seq seq"]], words: Sequence[str], title: str) -> Figure:
+    """Two ways to compare tokens with each other: row = the token that attends, column = the one attended to."""
+    figure, axes = plt.subplots(1, len(maps), figsize=(style.WIDTH, 5.6), sharey=True)
+    for ax, (name, values) in zip(axes, maps.items(), strict=True):
+        ax.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1)
+        ax.plot([-0.5, len(words) - 0.5], [-0.5, len(words) - 0.5], color="white", linewidth=1, linestyle=":")
+        ax.set_title(name, fontsize=12, fontweight="normal")
+        names = [token_label(word) for word in words]
+        ax.set_xticks(range(len(names)), names, rotation=90)
+        ax.set_yticks(range(len(names)), names)
+        ax.tick_params(length=0)
+        ax.set_xlabel("the token attended to (key)")
+    axes[0].set_ylabel("the token that attends (query)")
+    figure.colorbar(axes[0].images[0], ax=axes, shrink=0.7, label="share of its attention")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_scores(scores: Float[Tensor, " seq"], words: Sequence[str], at: int, title: str) -> Figure:
+    """The scores of one query with every key: those of later words hollow, the highest that counts marked."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.0))
+    best = int(scores[: at + 1].argmax())
+    for place, score in enumerate(scores.tolist()):
+        colour = style.MARKED if place == best else style.KEY
+        fill = colour if place <= at else "white"
+        shown = ax.bar(place, score, color=fill, edgecolor=colour if place <= at else "grey", width=0.7)
+        ax.bar_label(shown, [f"{score:.0f}"], padding=2, fontsize=11)
+    ax.axhline(0, color="black", linewidth=0.8)
+    ax.axvline(at + 0.5, color="grey", linewidth=1, linestyle="--")
+    ax.text(at + 0.62, 1.0, "comes later", transform=ax.get_xaxis_transform(), va="top", color="dimgrey")
+    ax.set_xticks(range(len(words)), [token_label(word) for word in words], rotation=45, ha="right")
+    ax.set_ylabel("score, q · k")
+    ax.margins(y=0.15)
+    style.headline(figure, title)
+    return figure
+
+
+def draw_saturation(widths: Sequence[int], keys: Mapping[str, Sequence[float]], n_keys: int, title: str) -> Figure:
+    """Over how many of `n_keys` random keys a random query spreads its weight, by the number of features."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.4))
+    for (name, values), colour in zip(keys.items(), (style.WRONG, style.QUERY, style.RESIDUAL), strict=False):
+        ax.plot(widths, values, "o-", color=colour)
+        ax.annotate(
+            name, (widths[-1], values[-1]), xytext=(8, 7), textcoords="offset points", va="center", color=colour
+        )
+    ax.axhline(n_keys, color="grey", linewidth=1, linestyle="--")
+    ax.text(widths[0], n_keys, f"all {n_keys} alike", va="bottom", color="dimgrey")
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(widths, [str(width) for width in widths])
+    ax.set(xlim=(None, widths[-1] * 2.6), ylim=(0, 1.15 * n_keys), xlabel="features of a query, head_dim")
+    ax.set_ylabel("keys that share the weight")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_dice(
+    steps: Sequence[int], losses: Mapping[str, Sequence[float]], levels: Mapping[str, float], title: str
+) -> Figure:
+    """The loss of models that learn to predict dice, by step of training; `levels` are what theory allows."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.4))
+    for (name, values), colour in zip(losses.items(), (style.QUERY, style.WRONG), strict=True):
+        ax.plot(steps, values, color=colour)
+        ax.annotate(
+            name, (steps[-1], values[-1]), xytext=(6, 8), textcoords="offset points", va="center", color=colour
+        )
+    for name, level in levels.items():
+        ax.axhline(level, color="grey", linewidth=1, linestyle="--")
+        below = level == max(levels.values())
+        x, side = (0.4 * steps[-1], "top") if below else (steps[0] + 1, "bottom")
+        ax.text(x, level, f"{name} {level:.2f}", va=side, color="dimgrey")
+    ax.set(xlim=(steps[0], 1.28 * steps[-1]), ylim=(0, None), xlabel="step of training")
+    ax.set_ylabel("loss (nats per throw)")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_mixture(
+    weights: Float[Tensor, " words"],
+    values: Float[Tensor, "words head_dim"],
+    words: Sequence[str],
+    title: str,
+) -> Figure:
+    """Left the weights of one query; right each word's value times its weight, and under them their sum."""
+    names = [token_label(word) for word in words]
+    shares = weights[:, None] * values
+    rows = torch.cat([shares, shares.sum(0, keepdim=True)])
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(style.WIDTH, 1.5 + 0.36 * len(rows)), width_ratios=(1, 2.2), sharey=True
     )
+    shown = left.barh(range(len(names)), weights.tolist(), color=style.QUERY, height=0.7)
+    left.bar_label(shown, [f"{weight:.2f}" for weight in weights.tolist()], padding=3)
+    left.set(xlim=(0, 1.25), xlabel="weight")
+    limit = rows.abs().max().item()
+    image = right.imshow(rows, cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+    right.axhline(len(names) - 0.5, color=style.VALUE, linewidth=2)
+    right.set_xlabel("feature of the value")
+    left.set_yticks(range(len(rows)), [*names, "their sum, y"])
+    left.set_ylim(len(rows) - 0.5, -0.5)
+    figure.colorbar(image, ax=right, label="weight × value")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_two_needs(outputs: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
+    """What one head and what two heads hand on, for two texts: rows = how many heads, columns = the texts."""
+    texts = list(next(iter(outputs.values())))
+    figure, axes = plt.subplots(len(outputs), len(texts), figsize=(style.WIDTH, 3.8), sharey=True)
+    for row, (kind, by_text) in zip(axes, outputs.items(), strict=True):
+        for ax, text in zip(row, texts, strict=True):
+            values = by_text[text]
+            shown = ax.bar(range(len(values)), values, color=style.VALUE, width=0.6)
+            ax.bar_label(shown, [f"{value:g}" for value in values], padding=2)
+            for border in range(2, len(values), 2):
+                ax.axvline(border - 0.5, color="grey", linewidth=1, linestyle="--")
+            ax.set(xlim=(-0.6, 3.6), yticks=[], xticks=range(len(values)))
+            ax.margins(y=0.25)
+        row[0].set_ylabel(kind)
+    for ax, text in zip(axes[0], texts, strict=True):
+        ax.set_title(text, fontsize=12, fontweight="normal")
+    for ax in axes[-1]:
+        ax.set_xlabel("feature handed on")
+    style.headline(figure, title)
     return figure
 
 
 def draw_cache(
-    frames: Sequence[Float[Tensor, "length head_dim"]],
-    counts: Sequence[int],
-    tokens: Sequence[str],
-    bytes_per_token: int,
+    frames: Sequence[Float[Tensor, "length head_dim"]], counts: Sequence[int], tokens: Sequence[str], title: str
 ) -> Figure:
-    """The key store of one KV head after `counts` tokens; slots not yet written are blank."""
+    """The keys that one block's cache holds of one key/value head after `counts` tokens; empty slots are blank."""
     figure, axes = plt.subplots(1, len(frames), figsize=(style.WIDTH, 4.6), sharey=True)
     limit = torch.stack(list(frames)).abs().max().item()
     for ax, keys, count in zip(axes, frames, counts, strict=True):
         blank = (torch.arange(len(keys)) >= count)[:, None]
         ax.imshow(keys.masked_fill(blank, torch.nan), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-        ax.axhline(count - 0.5, color=style.KEY)
-        ax.set_title(f"{count} tokens: {count * bytes_per_token:,} bytes", fontsize=12, fontweight="normal")
+        ax.axhline(count - 0.5, color=style.KEY, linewidth=2)
+        ax.set_title(f"after {count} tokens", fontsize=12, fontweight="normal")
         ax.set_xlabel("feature of the key")
     slots = [token_label(token) for token in tokens] + [""] * (len(frames[0]) - len(tokens))
     axes[0].set_yticks(range(len(slots)), slots)
     axes[0].tick_params(left=False)
     figure.colorbar(axes[0].images[0], ax=axes, label="stored value")
-    figure.suptitle(
-        f"Each token adds one row that never changes again: {bytes_per_token:,} bytes in all blocks",
-        x=0.01,
-        ha="left",
-        fontweight="bold",
-    )
-    return figure
-
-
-def _token_axes(ax: Axes, tokens: Sequence[str]) -> None:
-    names = [token_label(token) for token in tokens]
-    ax.set_xticks(range(len(names)), names, rotation=90)
-    ax.set_yticks(range(len(names)), names)
-    ax.tick_params(length=0)
-
-
-def draw_forming(curves: Mapping[str, Sequence], title: str) -> Figure:
-    """Share of letters predicted by step, a line per model; `curves` as `induction.train_copier` yields them."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
-    steps = (0,)
-    for (name, moments), colour in zip(curves.items(), (style.RESIDUAL, style.QUERY), strict=True):
-        steps, shares = zip(*((moment.step, 100 * moment.accuracy) for moment in moments), strict=True)
-        ax.plot(steps, shares, color=colour)
-        ax.annotate(name, (steps[-1], shares[-1]), xytext=(6, 0), textcoords="offset points", va="center")
-    ax.set(xlabel="step of training", ylabel="predicted (per cent)", ylim=(0, 104), title=title)
-    ax.set_xlim(0, 1.12 * steps[-1])
+    style.headline(figure, title)
     return figure

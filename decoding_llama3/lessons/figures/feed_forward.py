@@ -1,125 +1,269 @@
 """Part 6 - the figures of the feed-forward network: arrays in, a figure out."""
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from matplotlib import colormaps
 from matplotlib import pyplot as plt
-from matplotlib.colors import TwoSlopeNorm
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.text import Annotation
 from torch import Tensor
 
 from decoding_llama3.lessons import style
-from decoding_llama3.lessons.fonts import drawable, font_families
+from decoding_llama3.lessons.fonts import drawable
+
+PLAIN = {"fontsize": 12, "fontweight": "normal"}
 
 
-def draw_gate(values: Float[Tensor, " values"], title: str) -> Figure:
-    """Histogram of what the gates read in the trained model, and the curve of SiLU over it."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
-    x = torch.linspace(-5, 3, 400)
-    twin = ax.twinx()
-    twin.hist(values[(values > -5) & (values < 3)], bins=160, color=style.GATE, alpha=0.35)
-    twin.set_yticks([])
-    twin.spines["right"].set_visible(False)
-    ax.plot(x, F.silu(x), color=style.GATE)
-    ax.plot(x, F.relu(x), color=style.RESIDUAL, linestyle="--", linewidth=1.5)
-    ax.set_zorder(twin.get_zorder() + 1)
-    ax.patch.set_visible(False)
-    ax.text(2.2, 1.7, "SiLU", color=style.GATE)
-    ax.text(1.25, 1.75, "ReLU", color="dimgrey")
-    ax.annotate("lowest: −0.278 at −1.278", (-1.278, -0.278), xytext=(-3.6, 0.9), ha="center",
-                arrowprops={"arrowstyle": "-", "color": "dimgrey"})  # fmt: skip
-    ax.text(-1.9, 1.9, "how often the trained model\nhas this value", ha="center", color="#8F4F74")
-    ax.set(xlabel="what w_gate(x) gives", ylabel="what the gate makes of it", title=title)
+@dataclass(frozen=True)
+class Passage:
+    """One token on its way through a feed-forward network, with the letters of the formula."""
+
+    x: Float[Tensor, " dim"]
+    g: Float[Tensor, " hidden"]  # what the gate reads
+    u: Float[Tensor, " hidden"]  # the value branch
+    h: Float[Tensor, " hidden"]  # their product, silu(g) u
+    y: Float[Tensor, " dim"]  # what is written
+
+    @property
+    def gate(self) -> Float[Tensor, " hidden"]:
+        """silu(g)."""
+        return F.silu(self.g)
+
+
+def draw_passage(passage: Passage, lit: Sequence[int], says: Sequence[str], title: str) -> Figure:
+    """A token's numbers as squares: x, gate and value branch, their product, and what is written.
+
+    `lit` are the hidden features that are marked, the strongest first; `says` is a line on each, for some of them.
+    """
+    figure = plt.figure(figsize=(style.WIDTH, 5.6), layout="none")
+    places = {
+        "x": (0.01, 0.34, 0.15, 0.24),
+        "gate": (0.235, 0.49, 0.26, 0.35),
+        "u": (0.235, 0.05, 0.26, 0.35),
+        "h": (0.565, 0.49, 0.26, 0.35),
+        "y": (0.88, 0.56, 0.11, 0.19),
+    }
+    names = {
+        "x": "x",
+        "gate": "gate, silu(g)",
+        "u": "value branch, u",
+        "h": "product, h",
+        "y": "y",
+    }
+    panels = {name: figure.add_axes(place, label=name) for name, place in places.items()}
+    for name, ax in panels.items():
+        values = getattr(passage, name)
+        _draw_squares(ax, values)
+        ax.set_title(f"{names[name]}: {len(values):,}", fontsize=11, fontweight="normal", loc="center")
+    columns = _columns(len(passage.h))
+    for feature in lit:
+        corner = (feature % columns - 0.5, feature // columns - 0.5)
+        panels["h"].add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=style.MARKED, linewidth=1.6))
+    _draw_arrows(figure)
+    for line, text in enumerate(says):
+        figure.text(0.565, 0.40 - 0.072 * line, drawable(text), color=style.MARKED, fontsize=12, va="top")
+    style.headline(figure, title)
     return figure
 
 
-def draw_activations(
-    hidden: Float[Tensor, "neurons tokens"], neurons: Sequence[int], tokens: Sequence[str], title: str
+def _draw_arrows(figure: Figure) -> None:
+    """Which block of squares is made of which, and by which matrix."""
+    for start, end, label, at in (
+        ((0.165, 0.50), (0.23, 0.66), "$W_{gate}$", (0.18, 0.64)),
+        ((0.165, 0.42), (0.23, 0.24), "$W_{up}$", (0.18, 0.27)),
+        ((0.50, 0.66), (0.56, 0.66), "", (0, 0)),
+        ((0.50, 0.26), (0.56, 0.56), "×", (0.535, 0.6)),
+        ((0.83, 0.655), (0.875, 0.655), "$W_{down}$", (0.852, 0.60)),
+    ):
+        arrow = {"arrowstyle": "->", "color": "dimgrey", "linewidth": 1.5}
+        figure.add_artist(Annotation("", end, start, xycoords="figure fraction", arrowprops=arrow))
+        figure.text(*at, label, ha="center", color="dimgrey", fontsize=18 if label == "×" else 12)
+
+
+def _columns(count: int) -> int:
+    return math.ceil(math.sqrt(count * 4 / 3)) if count > 400 else math.ceil(math.sqrt(count))
+
+
+def _draw_squares(ax: Axes, values: Float[Tensor, " values"]) -> None:
+    """Numbers as a block of squares, row by row: red above zero, blue below, white at zero."""
+    columns = _columns(len(values))
+    padded = F.pad(values, (0, -len(values) % columns), value=float("nan")).view(-1, columns)
+    limit = values.abs().max().item() or 1.0
+    ax.imshow(padded.numpy(), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+    ax.set(xticks=[], yticks=[])
+    ax.spines[:].set_visible(True)
+    ax.spines[:].set_color("lightgrey")
+
+
+def draw_hinges(
+    x: Float[Tensor, " points"], curves: Mapping[str, Float[Tensor, " points"]], within: float, title: str
 ) -> Figure:
-    """Gated activations of some hidden features, a row per feature, a column per token of the sentence."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 6.2))
-    limit = hidden.abs().quantile(0.995).item()
-    image = ax.imshow(hidden, cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-    ax.set_xticks(range(len(tokens)), map(drawable, tokens), rotation=40, ha="right")
-    ax.set_yticks(range(0, len(neurons), 2), [str(n) for n in neurons[::2]])
-    ax.set(xlabel="token", ylabel="number of the hidden feature", title=title)
-    figure.colorbar(image, ax=ax, label="silu(gate) · up")
-    return figure
-
-
-def draw_text(values: Float[Tensor, " tokens"], tokens: Sequence[str], title: str, width: int = 88) -> Figure:
-    """The tokens as running text, each on the colour of its value: blue below zero, red above."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
-    limit = values.abs().max().item()
-    colour = colormaps[style.DIVERGING]
-    norm = TwoSlopeNorm(0, -limit, limit)
-    font = {"family": ["monospace", *font_families()], "ha": "center", "va": "center"}
-    line, column = 0, 0
-    for value, token in zip(values.tolist(), tokens, strict=True):
-        text = drawable(token.replace("\n", "⏎"))
-        if column + len(text) > width:
-            line, column, text = line + 1, 0, text.removeprefix(" ")
-        shade = colour(norm(value))
-        ink = "white" if abs(value) > 0.6 * limit else "black"
-        ax.add_patch(Rectangle((column, -line - 0.5), len(text), 0.9, color=shade, linewidth=0))
-        for i, character in enumerate(text):  # one at a time: every character as wide as the next
-            ax.text(column + i + 0.5, -line - 0.05, character, color=ink, **font)
-        column += len(text)
-    ax.set(xlim=(0, width), ylim=(-line - 0.8, 0.7))
-    ax.set_axis_off()
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    return figure
-
-
-def draw_deleted(losses: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """Rise of the loss when one block's attention or feed-forward is silenced, a pair of bars per block."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
-    colours = {"attention": style.QUERY, "feed-forward": style.FEED_FORWARD}
-    for shift, (name, values) in zip((-0.2, 0.2), losses.items(), strict=True):
-        x = [i + shift for i in range(len(values))]
-        ax.bar(x, values, width=0.38, color=colours[name])
-        for at, value in zip(x, values, strict=True) if len(values) <= 12 else ():
-            ax.text(at, max(value, 0), f"{value:+.2f}", ha="center", va="bottom", fontsize=11, color=colours[name])
-    for i, name in enumerate(losses):
-        ax.text(
-            0.98, 0.9 - 0.09 * i, f"without the {name}", color=colours[name], ha="right", transform=ax.transAxes
-        )
-    ax.axhline(0, color="lightgrey", linewidth=1)
-    shown = style.thinned(max(map(len, losses.values())))
-    ax.set_xticks(shown, [f"block {i}" for i in shown])
-    ax.set(ylabel="rise of the loss (nats per token)", title=title)
-    return figure
-
-
-def draw_sparse(shares: Sequence[float], losses: Sequence[float], trained: float, title: str) -> Figure:
-    """Loss when each token keeps only this share of its hidden features, the strongest ones."""
+    """x times x, and what sums of ReLUs and of gated features make of it; they were fitted where it is shaded."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
-    ax.plot([100 * share for share in shares], losses, "o-", color=style.FEED_FORWARD)
-    ax.axhline(trained, color=style.RESIDUAL, linestyle="--", linewidth=1)
-    ax.text(0, trained, "all of them", va="bottom", color="dimgrey")
-    ax.set_xlim(0, None)
-    ax.set_ylim(trained - 0.12 * (max(losses) - trained), None)
-    ax.set(
-        xlabel="strongest hidden features that each token keeps (%)", ylabel="loss (nats per token)", title=title
-    )
+    ax.axvspan(-within, within, color="lightgrey", alpha=0.35, linewidth=0)
+    ax.text(0, 0.97, "fitted here", color="dimgrey", ha="center", va="top", transform=ax.get_xaxis_transform())
+    ax.plot(x, x * x, color="black", linewidth=5, alpha=0.25)
+    looks = ((style.RESIDUAL, "-"), (style.WRONG, "-"), (style.GATE, "--"))
+    for (name, values), (colour, dash) in zip(curves.items(), looks, strict=False):
+        ax.plot(x, values, dash, color=colour, linewidth=2)
+        ax.annotate(
+            name,
+            (x[-1], values[-1]),
+            xytext=(6, 0),
+            textcoords="offset points",
+            color=colour,
+            va="center",
+            annotation_clip=False,
+        )
+    ax.set(xlabel="x", ylabel="x times x (wide grey line)", xlim=(x[0], x[-1]))
+    style.headline(figure, title)
     return figure
 
 
-def draw_stairs(
-    dims: Sequence[int], added: Mapping[str, Sequence[float]], marks: Mapping[str, tuple[int, float]], title: str
+def draw_row_product(
+    x: Float[Tensor, " dim"], row: Float[Tensor, " dim"], names: tuple[str, str, str], title: str
 ) -> Figure:
-    """What rounding up adds to the hidden width, in per cent, against dim; `marks` are real models."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.2))
-    for (name, values), colour in zip(added.items(), (style.NEUTRAL, style.FEED_FORWARD), strict=True):
-        ax.plot(dims, values, color=colour, linewidth=1.2)
-        ax.text(dims[-1], 90 if colour == style.NEUTRAL else 80, name, ha="right", color=colour)
-    for name, (dim, share) in marks.items():
-        ax.plot(dim, share, "o", color="black")
-        line = {"arrowstyle": "-", "color": "dimgrey"}
-        ax.annotate(f"{name}: {share:+.1f} %", (dim, share), (dim, share + 45), ha="center", arrowprops=line)
-    ax.set(xlabel="dim", ylabel="added by rounding up (%)", title=title, ylim=(0, None))
+    """A token, one row of a matrix, and their products feature by feature, whose sum is one hidden number."""
+    figure, axes = plt.subplots(3, 1, figsize=(style.WIDTH, 4.8), sharex=True)
+    for ax, values, colour, name in zip(
+        axes, (x, row, x * row), (style.NORM, "black", style.FEED_FORWARD), names, strict=True
+    ):
+        ax.bar(range(len(values)), values.tolist(), width=1.0, color=colour)
+        ax.axhline(0, color="black", linewidth=0.6)
+        ax.set_title(name, **PLAIN)
+        ax.set_xlim(-1, len(values))
+    axes[-1].set_xlabel("feature of the token")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_silu(g: Float[Tensor, " hidden"], title: str, within: float = 6.0) -> Figure:
+    """The curve of SiLU with ReLU beside it, and a dot on it for each of a token's gates."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+    z = torch.linspace(-within, within, 4001)
+    ax.plot(z, F.relu(z), "--", color=style.RESIDUAL, linewidth=1.5)
+    ax.plot(z, F.silu(z), color=style.GATE, linewidth=1.5)
+    shown = g[g.abs() <= within]
+    ax.plot(shown, F.silu(shown), "o", color=style.GATE, markersize=5, alpha=0.25, markeredgewidth=0)
+    ax.text(within * 0.72, within * 0.58, "SiLU", color=style.GATE)
+    ax.text(within * 0.5, within * 0.66, "ReLU", color="dimgrey")
+    ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
+    ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
+    low = z[F.silu(z).argmin()]
+    ax.annotate(
+        f"{F.silu(low):.3f} at {low:.2f}",
+        (low, F.silu(low)),
+        xytext=(low - 1.6, 1.4),
+        ha="center",
+        arrowprops={"arrowstyle": "-", "color": "dimgrey"},
+    )
+    ax.set(xlabel="what the gate reads, g", ylabel="the gate, silu(g)")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_toy_gate(g: Float[Tensor, " features"], u: Float[Tensor, " features"], title: str) -> Figure:
+    """A few hidden features: what the gate reads, the gate, the value, the product; each bar says its value."""
+    figure, axes = plt.subplots(1, 4, figsize=(style.WIDTH, 3.2))
+    gate = F.silu(g)
+    parts = {
+        "the gate reads, g": (g, style.RESIDUAL),
+        "the gate, silu(g)": (gate, style.GATE),
+        "the value, u": (u, style.NEUTRAL),
+        "the product, h": (gate * u, style.FEED_FORWARD),
+    }
+    for ax, (name, (values, colour)) in zip(axes, parts.items(), strict=True):
+        shown = ax.bar(range(len(values)), values.tolist(), color=colour, width=0.6)
+        ax.bar_label(shown, [f"{value:.4g}" for value in values.numpy().round(2).tolist()], padding=2)
+        ax.axhline(0, color="black", linewidth=0.8)
+        ax.set_xticks(range(len(values)))
+        ax.set_yticks([])
+        ax.set_title(name, **PLAIN)
+        ax.margins(y=0.2)
+    figure.supxlabel("hidden feature", fontsize=12)
+    style.headline(figure, title)
+    return figure
+
+
+def draw_machine(stages: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """A handful of numbers on their way from left to right, a column of boxes for each stage."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 2.9))
+    colours = (style.NORM, style.RESIDUAL, style.GATE, style.NEUTRAL, style.FEED_FORWARD, "black")
+    for column, ((name, values), colour) in enumerate(zip(stages.items(), colours, strict=True)):
+        ax.text(column, 1.25, name, ha="center", va="center", fontsize=12)
+        for row, value in enumerate(values):
+            y = 0.0 if len(values) == 1 else 0.5 - row
+            ax.add_patch(Rectangle((column - 0.36, y - 0.3), 0.72, 0.6, facecolor=colour, alpha=0.25, linewidth=0))
+            ax.text(column, y, f"{value:.4g}", ha="center", va="center", fontsize=14)
+    last = len(stages) - 1
+    for start, sign in ((2.5, "×"), (3.5, "="), (last - 0.5, "→"), (0.5, "→")):
+        ax.text(start, 0, sign, ha="center", va="center", fontsize=16, color="dimgrey")
+    ax.set(xlim=(-0.6, last + 0.6), ylim=(-1.0, 1.5))
+    ax.set_axis_off()
+    style.headline(figure, title)
+    return figure
+
+
+def draw_paired(
+    gate: Float[Tensor, " hidden"], u: Float[Tensor, " hidden"], lit: Sequence[int], title: str
+) -> Figure:
+    """A dot for each hidden feature by its gate and its value; the strongest products are marked and numbered."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
+    ax.plot(gate, u, "o", color=style.FEED_FORWARD, alpha=0.45, markersize=5, markeredgewidth=0)
+    marked = torch.as_tensor(list(lit))
+    ax.plot(gate[marked], u[marked], "o", color=style.MARKED, markersize=8)
+    for feature in list(lit)[:6]:
+        side = -1 if gate[feature] > 0.75 * gate.max() else 1
+        ax.annotate(
+            f"{feature:,}: {gate[feature] * u[feature]:.1f}",
+            (gate[feature], u[feature]),
+            xytext=(8 * side, 0),
+            textcoords="offset points",
+            va="center",
+            ha="left" if side > 0 else "right",
+            color=style.MARKED,
+        )
+    ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
+    ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
+    ax.margins(x=0.08, y=0.1)
+    ax.set(xlabel="the gate, silu(g)", ylabel="the value, u")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_alone(moved: Mapping[str, Float[Tensor, "changed results"]], words: Sequence[str], title: str) -> Figure:
+    """How far each result of a part moves when one token is changed: a row per token changed."""
+    figure, axes = plt.subplots(1, len(moved), figsize=(style.WIDTH, 4.7))
+    for ax, (name, values) in zip(axes, moved.items(), strict=True):
+        shown = (values / values.max()).sqrt()  # so that a small movement can be seen
+        ax.imshow(shown.numpy(), cmap="Greys", vmin=0, vmax=1)
+        ax.set_title(name, **PLAIN)
+        labels = [drawable(word) for word in words]
+        ax.set_xticks(range(len(words)), labels, rotation=90)
+        ax.set_yticks(range(len(words)), labels if ax is axes[0] else [""] * len(words))
+        ax.set_xlabel("its result moves")
+    axes[0].set_ylabel("this token is changed")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_hidden_widths(widths: Mapping[str, int], title: str) -> Figure:
+    """One width after another, a bar for each, with the step that leads to it."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 2.9))
+    values = np.array(list(widths.values()))
+    shown = ax.barh(range(len(values)), values, color=style.FEED_FORWARD, height=0.6)
+    for bar in list(shown)[:-1]:
+        bar.set_alpha(0.4)
+    ax.bar_label(shown, [f"{value:,}" for value in values.tolist()], padding=4)
+    ax.set_yticks(range(len(values)), list(widths))
+    ax.invert_yaxis()
+    ax.set(xlabel="hidden features", xlim=(0, 1.15 * values.max()))
+    style.headline(figure, title)
     return figure

@@ -1,236 +1,249 @@
-"""Part 7 - the figures of the whole model: arrays in, a figure out."""
+"""Part 7 - the figures of how the model is put together: arrays in, a figure out."""
 
 from collections.abc import Mapping, Sequence
 
+import torch
 from jaxtyping import Float
 from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from decoding_llama3.lessons import style
 from decoding_llama3.lessons.fonts import drawable
 
-
-def draw_learning(rows: Sequence[Mapping[str, float]], title: str) -> Figure:
-    """What a model could do after each of its training steps; `rows` as in data/tiny-llama3/learning.csv.
-
-    Above, the held-out text in bits per byte; below, the best previous-token and induction head, from 0 to 1.
-    """
-    figure, (text, heads) = plt.subplots(2, 1, figsize=(style.WIDTH, 6.0), sharex=True)
-    steps = [max(row["step"], 10) for row in rows]  # a logarithmic axis has no 0
-    text.plot(steps, [row["held_out"] for row in rows], color=style.PREDICTION)
-    text.annotate(f"{rows[-1]['held_out']:.2f}", (steps[-1], rows[-1]["held_out"]), xytext=(6, 0),
-                  textcoords="offset points", va="center")  # fmt: skip
-    text.set_ylabel("held-out text\n(bits per byte)")
-    text.set_ylim(0, None)
-    for kind, colour, name, height in (
-        ("previous", style.QUERY, "attends to the token before", 0.9),
-        ("induction", style.FEED_FORWARD, "finds what followed the previous occurrence", 0.78),
-    ):
-        heads.plot(steps, [row[kind] for row in rows], color=colour)
-        heads.text(0.02, height, name, color=colour, transform=heads.transAxes)
-    heads.set_ylim(0, 1)
-    heads.set_ylabel("best head\n(attention weight)")
-    heads.set_xscale("log")
-    heads.set_xlim(10, 1.15 * steps[-1])
-    heads.set_xlabel("training step (logarithmic; the first point is step 0)")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    return figure
+WRITERS = {"embedding": style.RESIDUAL, "attention": style.QUERY, "feed-forward": style.FEED_FORWARD}
 
 
-def draw_bits(bits: Mapping[str, float], title: str) -> Figure:
-    """Bars: bits per byte of the same unseen book for each way of predicting it; the last is the model."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.5 * len(bits) + 1.2))
-    names = list(bits)
-    colours = [style.RESIDUAL] * (len(names) - 1) + [style.PREDICTION]
-    ax.barh(names, list(bits.values()), color=colours)
-    for name, value in bits.items():
-        ax.annotate(f"{value:.2f}", (value, name), xytext=(5, 0), textcoords="offset points", va="center")
+def draw_wirings(losses: Mapping[str, float], blind: float, title: str) -> Figure:
+    """Bars: the loss of the same weights under several wirings, the trained one first; a line at `blind`."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.5 * len(losses) + 1.3))
+    colours = [style.PREDICTION] + [style.WRONG] * (len(losses) - 1)
+    shown = ax.barh(list(losses), list(losses.values()), color=colours, height=0.65)
+    ax.bar_label(shown, [f"{loss:.1f}" for loss in losses.values()], padding=4)
+    ax.axvline(blind, color=style.RESIDUAL, linestyle="--", linewidth=1.5)
+    ax.text(blind, -0.6, f"knowing nothing: {blind:.1f}", color="#5F5F5F", ha="center", va="bottom")
     ax.invert_yaxis()
-    ax.set(xlabel="bits per byte of a book that none has seen (8: knowing nothing)", title=title)
+    ax.set(xlabel="loss (nats per token)", xlim=(0, 1.12 * max(blind, *losses.values())))
+    style.headline(figure, title)
     return figure
 
 
-def draw_depth_loss(losses: Sequence[float], title: str) -> Figure:
-    """Loss, in nats per token, of the prediction read off the residual stream after each block."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
-    ax.plot(losses, color=style.PREDICTION, marker="o")
-    shown = style.thinned(len(losses))
-    for depth in shown:
-        ax.annotate(
-            f"{losses[depth]:.1f}", (depth, losses[depth]), xytext=(0, 9), textcoords="offset points", ha="center"
-        )
-    ax.set_xticks(shown, [f"block {i}" for i in shown])
-    ax.set_ylim(0, 1.15 * max(losses))
-    ax.set(xlabel="residual stream after", ylabel="loss (nats per token)", title=title)
-    return figure
-
-
-def draw_lens(
-    words: Sequence[Sequence[str]],
-    probabilities: Float[Tensor, "depths seq"],
-    tokens: Sequence[str],
-    blocks: Sequence[int],
-    title: str,
+def draw_shape_ladder(
+    rungs: Sequence[tuple[str, str, Sequence[Sequence[int]]]], names: Sequence[str], blocks: range, title: str
 ) -> Figure:
-    """The word read off the residual stream after each of `blocks` (rows) after each token (columns)."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
-    image = ax.imshow(probabilities, cmap="Greys", vmin=0, vmax=1, aspect="auto")
-    for depth, row in enumerate(words):
-        for i, word in enumerate(row):
-            ink = "white" if probabilities[depth, i] > 0.5 else "black"
-            word = word if len(word) < 8 else f"{word[:6]}…"
-            ax.text(i, depth, drawable(word.replace("\n", "⏎")), ha="center", va="center", fontsize=11, color=ink)
-    ax.set_xticks(range(len(tokens)), map(drawable, tokens), rotation=35, ha="right")
-    ax.set_yticks(range(len(words)), [f"block {i}" for i in blocks])
-    ax.set(xlabel="after the token", ylabel="read off after", title=title)
-    figure.colorbar(image, ax=ax, label="probability", location="bottom", shrink=0.4, aspect=30)
-    return figure
+    """A bar for each tensor on the way, as wide as the logarithm of its numbers per token; a column per model.
 
-
-def draw_stream(names: Sequence[str], stream: Sequence[float], writes: Sequence[float], title: str) -> Figure:
-    """Length (root mean square) of the residual stream after each write, and of the write itself."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
-    x = range(len(names))
-    colours = [
-        style.QUERY if "attention" in n else style.FEED_FORWARD if "feed" in n else style.RESIDUAL for n in names
-    ]
-    ax.bar(x, writes, color=colours, width=0.7)
-    ax.plot(x, stream, color=style.RESIDUAL, linewidth=3, marker="o")
-    ax.annotate(
-        "residual stream",
-        (len(names) // 2, stream[len(names) // 2]),
-        xytext=(-10, 6),
-        textcoords="offset points",
-        ha="right",
-        va="bottom",
-        color="#5F5F5F",
-    )
-    shown = style.thinned(len(names), 20)
-    ax.set_xticks(shown, [_label(names[i]) for i in shown], rotation=40, ha="right")
-    ax.text(0.01, 0.93, "attention writes", color=style.QUERY, transform=ax.transAxes)
-    ax.text(0.01, 0.85, "feed-forward writes", color=style.FEED_FORWARD, transform=ax.transAxes)
-    ax.set(ylabel="root mean square", title=title)
-    return figure
-
-
-def draw_contributions(names: Sequence[str], values: Sequence[float], word: str, title: str) -> Figure:
-    """What each part added to the logit of `word`."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.6))
-    colours = [
-        style.QUERY if "attention" in n else style.FEED_FORWARD if "feed" in n else style.RESIDUAL for n in names
-    ]
-    y = range(len(names))
-    ax.barh(y, values, color=colours)
-    for i, value in enumerate(values):
-        ax.annotate(
-            f"{value:+.1f}",
-            (value, i),
-            xytext=(5 if value >= 0 else -5, 0),
-            textcoords="offset points",
-            ha="left" if value >= 0 else "right",
-            va="center",
-            fontsize=11,
-        )
-    ax.axvline(0, color="black", linewidth=1)
-    ax.set_yticks(list(y), [_label(n) for n in names])
-    ax.invert_yaxis()
-    ax.margins(x=0.12)
-    ax.set(xlabel=drawable(f"added to the logit of {word!r}"), title=title)
-    return figure
-
-
-def draw_surgery(
-    deleted: Sequence[float], swapped: Float[Tensor, "layers layers"], blocks: Sequence[int], title: str
-) -> Figure:
-    """Rise of the loss when a block is left out, and when two of `blocks` change places."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.2), width_ratios=(1, 1.15))
-    left.bar(range(len(deleted)), deleted, color=style.PREDICTION)
-    for i, value in enumerate(deleted if len(deleted) <= 12 else ()):
-        left.annotate(f"{value:+.1f}", (i, value), xytext=(0, 3), textcoords="offset points", ha="center")
-    left.set(xlabel="block left out", ylabel="rise of the loss (nats per token)")
-    image = right.imshow(swapped, cmap=style.SEQUENTIAL, vmin=0)
-    for i in range(len(swapped)):
-        for j in range(len(swapped)):
-            if i != j:
-                ink = "white" if swapped[i, j] < 0.6 * swapped.max() else "black"
-                right.text(j, i, f"{swapped[i, j]:.1f}", ha="center", va="center", color=ink, fontsize=11)
-    for set_ticks in (right.set_xticks, right.set_yticks):
-        set_ticks(range(len(blocks)), [str(i) for i in blocks])
-    right.set(xlabel="this block ...", ylabel="... changes places with this one")
-    figure.colorbar(image, ax=right, label="rise of the loss (nats per token)", shrink=0.85)
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    return figure
-
-
-def draw_sampling(words: Sequence[str], variants: Mapping[str, Float[Tensor, " words"]], title: str) -> Figure:
-    """The next-word distribution under several settings of the sampler."""
-    figure, axes = plt.subplots(1, len(variants), figsize=(style.WIDTH, 3.8), sharey=True)
-    for ax, (name, probabilities) in zip(axes, variants.items(), strict=True):
-        ax.barh(range(len(words)), probabilities, color=style.PREDICTION)
-        for i, p in enumerate(probabilities.tolist()):
-            ax.annotate(f"{p:.0%}", (p, i), xytext=(3, 0), textcoords="offset points", va="center", fontsize=11)
-        ax.set_title(name, fontsize=12, fontweight="normal")
-        ax.set_xlim(0, 1.25 * max(v.max().item() for v in variants.values()))
-        ax.set_xlabel("probability")
-    axes[0].set_yticks(range(len(words)), [drawable(repr(word)) for word in words])
-    axes[0].invert_yaxis()
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
-    return figure
-
-
-def _label(name: str) -> str:
-    """ "0.feed_forward", as `probe.residual_stream` names it, becomes "feed-forward 0"."""
-    block, _, part = name.rpartition(".")
-    return f"{part.replace('_', '-')} {block}".rstrip()
-
-
-def draw_speed_ladder(rungs: Sequence[Mapping], title: str) -> Figure:
-    """Bars: measured milliseconds per token of each way to decode, with a mark at what the limits predict.
-
-    `rungs` have "name", "measured_seconds", "predicted_seconds" and "bound_by".
+    A rung has a name, a key of `_LADDER_COLOURS` and a shape per model; those in `blocks` are framed.
     """
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.8 * len(rungs) + 1.4))
-    for row, rung in enumerate(rungs):
-        measured, predicted = 1e3 * rung["measured_seconds"], 1e3 * rung["predicted_seconds"]
-        ax.barh(row, measured, color=style.NEUTRAL, height=0.6)
-        ax.plot([predicted] * 2, [row - 0.38, row + 0.38], color=style.PREDICTION)
-        text = f"{measured:.3g} ms; predicted {predicted:.3g}, bound by {rung['bound_by']}"
-        ax.annotate(text, (measured, row), xytext=(6, 0), textcoords="offset points", va="center")
-    ax.set_yticks(range(len(rungs)), [rung["name"] for rung in rungs])
-    ax.invert_yaxis()
-    ax.set_xscale("log")
-    fastest, slowest = (1e3 * end(rung["measured_seconds"] for rung in rungs) for end in (min, max))
-    ax.set_xlim(fastest / 10, 100 * slowest)  # room for the words
-    ticks = [10.0**i for i in range(5) if fastest / 10 < 10**i < 3 * slowest]
-    ax.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    ax.minorticks_off()
-    ax.set(xlabel="milliseconds per token, logarithmic (bar: measured, black line: predicted)", title=title)
+    figure, axes = plt.subplots(1, len(names), figsize=(style.WIDTH, 0.36 * len(rungs) + 1.2), sharey=True)
+    widest = max(_per_token(shape) for _, _, shapes in rungs for shape in shapes)
+    for column, (ax, name) in enumerate(zip(axes, names, strict=True)):
+        for row, (_, kind, shapes) in enumerate(rungs):
+            shape = shapes[column]
+            width = 0.34 + 0.66 * torch.tensor(_per_token(shape)).log().div(torch.tensor(widest).log()).item()
+            ax.barh(row, width, left=-width / 2, color=_LADDER_COLOURS[kind], height=0.78)
+            ink = "black" if kind in ("key", "value") else "white"
+            text = "(" + ", ".join(f"{n:,}" for n in shape) + ("," if len(shape) == 1 else "") + ")"
+            ax.text(0, row, text, color=ink, ha="center", va="center", fontsize=11)
+        low, high = blocks[0] - 0.5, blocks[-1] + 0.5
+        ax.plot([-0.54, -0.54, 0.54, 0.54, -0.54], [low, high, high, low, low], color="#5F5F5F", linewidth=1.2)
+        ax.set(xlim=(-0.58, 0.58), ylim=(len(rungs) - 0.4, -0.6), xticks=[])
+        ax.set_title(name, fontsize=12, fontweight="normal", loc="center")
+        ax.spines[["left", "bottom"]].set_visible(False)
+        ax.tick_params(length=0)
+    axes[0].set_yticks(range(len(rungs)), [label for label, _, _ in rungs])
+    style.headline(figure, title)
     return figure
 
 
-GROWTH_PANELS = {  # of draw_cost_growth: what grows, its axis, the factor and name of what it costs
-    "context": ("a token, after a text", "tokens before it", 1e3, "milliseconds"),
-    "depth": ("a token, in a deeper model", "blocks", 1e3, "milliseconds"),
-    "prompt": ("a prompt", "tokens of it", 1, "seconds"),
-    "cache": ("the cache", "tokens in it", 1e-6, "megabytes"),
+_LADDER_COLOURS = {
+    "token": style.NEUTRAL,
+    "stream": style.RESIDUAL,
+    "norm": style.NORM,
+    "query": style.QUERY,
+    "key": style.KEY,
+    "value": style.VALUE,
+    "feed-forward": style.FEED_FORWARD,
+    "logits": style.PREDICTION,
 }
 
 
-def draw_cost_growth(points: Sequence[Mapping], title: str) -> Figure:
-    """Measured dots and predicted lines: a token's time by context and depth, a prompt's, the cache's bytes.
+def _per_token(shape: Sequence[int]) -> int:
+    """The last number of a shape, as wide as a token is there."""
+    return shape[-1] if len(shape) > 1 else 1
 
-    `points` have "against" (a key of GROWTH_PANELS), "x", "predicted" and "measured".
+
+def draw_by_hand(
+    stages: Mapping[str, Float[Tensor, "tokens features"]], words: Sequence[str], said: Sequence[str], title: str
+) -> Figure:
+    """The stream of a model made by hand: a row for each token, a square for each feature, in stages.
+
+    Features come in three groups of one per word; a square has the colour of the part that wrote it.
     """
-    figure, axes = plt.subplots(2, 2, figsize=(style.WIDTH, 6.4))
-    for ax, (against, (name, xlabel, factor, unit)) in zip(axes.flat, GROWTH_PANELS.items(), strict=True):
-        these = [point for point in points if point["against"] == against]
-        xs = [point["x"] for point in these]
-        ax.plot(xs, [factor * point["predicted"] for point in these], color=style.PREDICTION, label="predicted")
-        ax.plot(xs, [factor * point["measured"] for point in these], "o", color=style.QUERY, label="measured")
-        ax.set(xlim=(0, None), ylim=(0, None), xlabel=xlabel, ylabel=unit)
+    figure, axes = plt.subplots(1, len(stages), figsize=(style.WIDTH, 3.1), sharey=True)
+    groups, n = ("I am", "before me", "next"), len(words)
+    for ax, (name, x) in zip(axes, stages.items(), strict=True):
+        for row, features in enumerate(x.tolist()):
+            for i, value in enumerate(features):
+                colour = list(WRITERS.values())[i // n] if value else "#F2F2F2"
+                ax.add_patch(Rectangle((i - 0.45, row - 0.4), 0.9, 0.8, color=colour))
+                if value:
+                    ax.text(i, row, f"{value:g}", color="white", ha="center", va="center", fontweight="bold")
+        for g, group in enumerate(groups):
+            ax.text(g * n + (n - 1) / 2, -0.62, group, ha="center", va="bottom", fontsize=11)
+            if g:
+                ax.axvline(g * n - 0.5, color="#5F5F5F", linewidth=1)
+        ax.set(xlim=(-0.55, 3 * n - 0.45), ylim=(len(x) - 0.5, -1.1))
+        ax.set_xticks(range(3 * n), list(words) * 3, rotation=90)
+        ax.set_title(name, fontsize=12, fontweight="normal", loc="center")
+        ax.spines[["left", "bottom"]].set_visible(False)
+        ax.tick_params(length=0)
+    axes[0].set_yticks(range(len(said)), words[: len(said)])
+    last = axes[-1].twinx()
+    last.set(ylim=axes[-1].get_ylim())
+    last.set_yticks(range(len(said)), [f"says {word}" for word in said])
+    last.spines[["left", "bottom"]].set_visible(False)
+    last.tick_params(length=0)
+    style.headline(figure, title)
+    return figure
+
+
+def draw_looked_up(
+    x: Float[Tensor, "tokens features"], words: Sequence[str], alike: Sequence[int], title: str
+) -> Figure:
+    """The rows that the embedding gives to the tokens of a text; those in `alike`, one token, are marked."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.24 * len(words) + 1.5))
+    limit = x.abs().quantile(0.99).item()
+    image = ax.imshow(x.numpy(), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
+    ax.set_yticks(range(len(words)), words)
+    for i, tick in enumerate(ax.get_yticklabels()):
+        if i in alike:
+            tick.set(color=style.MARKED, fontweight="bold")
+    ax.set_xlabel("feature")
+    figure.colorbar(image, ax=ax, label="value", pad=0.02)
+    style.headline(figure, title)
+    return figure
+
+
+def draw_two_writes(
+    attention: tuple[float, float], feed_forward: tuple[float, float], word: str, title: str
+) -> Figure:
+    """What the two parts of a block add to one token, as arrows in the plane that both lie in, and their sum."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
+    (ax_, ay), (fx, fy) = attention, feed_forward
+    end = (ax_ + fx, ay + fy)
+    for start, stop, colour in (
+        ((0, 0), end, style.RESIDUAL),
+        ((0, 0), attention, style.QUERY),
+        (attention, end, style.FEED_FORWARD),
+    ):
+        ax.annotate("", stop, start, arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 3})
+    for point, text, colour, across, align in (
+        ((0, 0), f"x of {word}", "#5F5F5F", -8, "right"),
+        (attention, "h = x + A", style.QUERY, 10, "left"),
+        (end, "x' = h + F", style.FEED_FORWARD, 10, "left"),
+    ):
+        ax.plot(*point, "o", color=colour, markersize=6)
+        ax.annotate(
+            drawable(text), point, (across, 0), textcoords="offset points", color=colour, ha=align, va="center"
+        )
+    points = torch.tensor([(0.0, 0.0), attention, end])
+    (left, low), (right, high) = points.min(dim=0).values.tolist(), points.max(dim=0).values.tolist()
+    across = max(right - left, 2 * (high - low), 1e-9)
+    ax.set(xlim=(left - 0.25 * across, right + 0.25 * across), ylim=(low - 0.08 * across, high + 0.08 * across))
+    ax.set(aspect="equal", xlabel="along what attention adds, A", ylabel="across it")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_walk(path: Float[Tensor, "places 2"], parts: Sequence[str], word: str, title: str) -> Figure:
+    """The stream of one token as a walk in a plane: an arrow for each write, towards `word` and across.
+
+    `parts` name the writes, "attention 0", "feed-forward 0", ...; the path begins where the embedding puts it.
+    """
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.2))
+    for part, start, stop in zip(parts, path[:-1].tolist(), path[1:].tolist(), strict=True):
+        colour = WRITERS[part.rpartition(" ")[0]]
+        ax.annotate("", stop, start, arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2.4})
+    ax.plot(*path.T, ".", color=style.RESIDUAL, markersize=7)
+    longest = path.diff(dim=0).norm(dim=-1).topk(min(3, len(parts))).indices.tolist()
+    for i in map(int, longest):
+        across, up = ((path[i] + path[i + 1]) / 2).tolist()
+        colour = WRITERS[parts[i].rpartition(" ")[0]]
+        rise = (path[i + 1, 1] - path[i, 1]) / (path[:, 1].max() - path[:, 1].min()).clamp(min=1e-9)
+        steep = rise.abs() > 0.25
+        offset, align = ((-8, 8), "right") if steep else ((0, -20 if rise > 0 else 12), "center")
+        ax.annotate(parts[i], (across, up), offset, textcoords="offset points", color=colour, ha=align)
+    ax.annotate(
+        "embedding",
+        (path[0, 0].item(), path[0, 1].item()),
+        (-6, -18),
+        textcoords="offset points",
+        color="#5F5F5F",
+        ha="right",
+    )
+    ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
+    ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
+    ax.margins(0.2)
+    ax.set(xlabel=drawable(f"towards the word {word!r}"), ylabel="the way it moves most beside that")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_logits(
+    logits: Float[Tensor, " vocab"], words: Sequence[str], probabilities: Sequence[float], title: str
+) -> Figure:
+    """Left, how many tokens have which logit, the likeliest marked; right, what softmax makes of the largest."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 3.6), width_ratios=(3, 2))
+    left.hist(logits.numpy(), bins=60, color=style.RESIDUAL)
+    top = logits.max().item()
+    left.plot([top], [0.7], "v", color=style.MARKED, markersize=9, clip_on=False)
+    left.annotate(
+        f"{words[0]}: {top:.1f}", (top, 0.9), (0, 60), textcoords="offset points", color=style.MARKED, ha="right",
+        arrowprops={"arrowstyle": "-", "color": style.MARKED},
+    )  # fmt: skip
+    left.set_yscale("log")
+    left.set(xlabel="logit", ylabel="tokens of the vocabulary")
+    _draw_word_bars(right, words, probabilities)
+    style.headline(figure, title)
+    return figure
+
+
+def draw_sampling(words: Sequence[str], variants: Mapping[str, Sequence[float]], title: str) -> Figure:
+    """The next word's probabilities under settings of the sampler; the last of `words` stands for all others."""
+    figure, axes = plt.subplots(1, len(variants), figsize=(style.WIDTH, 3.4), sharey=True)
+    for ax, (name, probabilities) in zip(axes, variants.items(), strict=True):
+        _draw_word_bars(ax, words, probabilities)
         ax.set_title(name, fontsize=12, fontweight="normal")
-        ax.xaxis.set_major_formatter("{x:,.0f}")
-    axes[0, 0].legend(loc="lower right")
-    figure.suptitle(title, x=0.01, ha="left", fontweight="bold")
+        ax.set_xlim(0, 1.2 * max(max(p) for p in variants.values()))
+    style.headline(figure, title)
+    return figure
+
+
+def _draw_word_bars(ax: Axes, words: Sequence[str], probabilities: Sequence[float]) -> None:
+    shown = ax.barh(range(len(words)), probabilities, color=style.PREDICTION, height=0.7)
+    ax.bar_label(shown, [f"{p:.0%}" for p in probabilities], padding=3)
+    ax.set_yticks(range(len(words)), [drawable(word) for word in words])
+    ax.set_ylim(len(words) - 0.4, -0.6)
+    ax.set_xlim(0, 1.2 * max(probabilities))
+    ax.set_xlabel("probability")
+
+
+def draw_lesson(losses: Sequence[float], blind: float, held_out: float, title: str) -> Figure:
+    """The loss of each training step, in nats per character, with their running mean and two levels to compare."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
+    values = torch.tensor(losses)
+    mean = torch.stack([values[max(0, i - 19) : i + 1].mean() for i in range(len(values))])
+    ax.plot(values, color=style.RESIDUAL, linewidth=0.8, alpha=0.7)
+    ax.plot(mean, color=style.PREDICTION)
+    ax.axhline(blind, color=style.RESIDUAL, linestyle="--", linewidth=1.5)
+    ax.text(len(losses), blind, f"knowing nothing: {blind:.2f}", color="#5F5F5F", ha="right", va="bottom")
+    ax.plot(len(losses), held_out, "o", color=style.MARKED, markersize=8, clip_on=False)
+    note, end = f"text that it never saw: {held_out:.2f}", (len(losses), held_out)
+    ax.annotate(note, end, (-8, 14), textcoords="offset points", color=style.MARKED, ha="right")
+    ax.set(xlabel="training step", ylabel="loss (nats per character)", xlim=(0, 1.01 * len(losses)))
+    ax.set_ylim(0, 1.12 * max(blind, *losses))
+    style.headline(figure, title)
     return figure

@@ -206,6 +206,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.long
 @LINUX
 @pytest.mark.parametrize("record", ["data.pkl", "data/0", "version", ".format_version"])
 def test_an_archive_that_would_grow_a_thousandfold_takes_no_memory(file, record):

@@ -1,0 +1,175 @@
+"""Part 5 - the figures of what attention does in trained models: arrays in, a figure out."""
+
+from collections.abc import Mapping, Sequence
+
+from jaxtyping import Float
+from matplotlib import pyplot as plt
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from decoding_llama3.lessons import style
+
+
+def draw_handed_over(
+    panels: Mapping[str, tuple[float, Float[Tensor, " blocks"], Float[Tensor, " blocks"]]],
+    texts: tuple[str, str],
+    title: str,
+) -> Figure:
+    """The probability of one word, by the block whose attention was silenced, or handed to another place.
+
+    A column for each model: the probability with all blocks, without each, and where each was handed over.
+    """
+    figure, axes = plt.subplots(2, len(panels), figsize=(style.WIDTH, 5.4), squeeze=False, sharey=True)
+    for column, (name, (whole, without, handed)) in zip(axes.T, panels.items(), strict=True):
+        for ax, values, text, extreme in zip(
+            column, (without, handed), texts, (without.argmin(), handed.argmax()), strict=True
+        ):
+            colours = [style.MARKED if block == extreme else style.QUERY for block in range(len(values))]
+            ax.bar(range(len(values)), values.tolist(), color=colours, width=0.75)
+            ax.axhline(whole, color=style.PREDICTION, linewidth=1, linestyle="--")
+            ax.text(
+                extreme.item(),
+                values[extreme].item(),
+                f"{values[extreme]:.3f}",
+                ha="center",
+                va="bottom",
+                color=style.MARKED,
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )
+            ax.set_xticks(style.thinned(len(values), 10))
+            ax.set_ylim(0, 1.12)
+            ax.set_title(f"{name}: {text}", fontsize=12, fontweight="normal")
+        column[-1].set_xlabel("block")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("probability")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_block_heads(
+    without: Float[Tensor, " heads"], alone: Float[Tensor, " heads"], whole: float, none: float, title: str
+) -> Figure:
+    """The probability of a word by the head of one block that is silenced, and by the head that is left alone."""
+    figure, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 3.4), sharey=True)
+    for ax, values, text in zip(
+        axes, (without, alone), ("this head silenced", "only this head left in the block"), strict=True
+    ):
+        shown = ax.bar(range(len(values)), values.tolist(), color=style.QUERY, width=0.7)
+        if len(values) <= 12:
+            white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}
+            ax.bar_label(shown, [f"{value:.2f}" for value in values.tolist()], padding=3, fontsize=11, bbox=white)
+        for level, name in ((whole, "all heads"), (none, "none")):
+            ax.axhline(level, color=style.PREDICTION, linewidth=1, linestyle="--")
+            ax.annotate(
+                name,
+                (1, level),
+                xycoords=("axes fraction", "data"),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+            )
+        ax.set_xticks(style.thinned(len(values), 16))
+        ax.set(ylim=(0, 1.15), xlabel="head")
+        ax.set_title(text, fontsize=12, fontweight="normal")
+    axes[0].set_ylabel("probability")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_head_kinds(panels: Mapping[str, Mapping[str, Float[Tensor, "layers heads"]]], title: str) -> Figure:
+    """A square for each head, a row of panels for each model, a column for each kind of place it may attend to."""
+    kinds = list(next(iter(panels.values())))
+    height = 0.9 + sum(2.4 if len(next(iter(by_kind.values()))) <= 12 else 3.4 for by_kind in panels.values())
+    figure, axes = plt.subplots(len(panels), len(kinds), figsize=(style.WIDTH, height), squeeze=False)
+    for row, (name, by_kind) in zip(axes, panels.items(), strict=True):
+        for ax, values in zip(row, by_kind.values(), strict=True):
+            ax.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1, aspect="auto")
+            ax.set_xticks(style.thinned(values.shape[1]))
+            ax.set_yticks(style.thinned(values.shape[0], 8))
+            layer, head = divmod(int(values.argmax()), values.shape[1])
+            # Beside the square, not in it: with many heads a square is narrower than its number.
+            left = head > values.shape[1] / 2
+            ax.annotate(
+                f"{layer}.{head}: {values[layer, head]:.2f}",
+                (head, layer),
+                xytext=(-12 if left else 12, 0),
+                textcoords="offset points",
+                va="center",
+                ha="right" if left else "left",
+                color="white",
+                bbox={"facecolor": "black", "alpha": 0.45, "edgecolor": "none", "pad": 1.5},
+            )
+        row[0].set_ylabel(f"{name}: block")
+    for ax, kind in zip(axes[0], kinds, strict=True):
+        ax.set_title(kind, fontsize=12, fontweight="normal")
+    for ax in axes[-1]:
+        ax.set_xlabel("head")
+    figure.colorbar(axes[0, 0].images[0], ax=axes, label="mean weight", shrink=0.7)
+    style.headline(figure, title)
+    return figure
+
+
+def draw_copying_silenced(groups: Sequence[tuple[str, Sequence[float]]], whole: float, title: str) -> Figure:
+    """The loss on what repeats, a row for each group of heads that was silenced, a dot for each draw."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.9 + 0.4 * len(groups)))
+    for row, (_, losses) in enumerate(groups):
+        colour = style.MARKED if len(losses) == 1 else style.RESIDUAL
+        ax.plot(losses, [row] * len(losses), "o", color=colour, alpha=0.8, markersize=7)
+        ax.annotate(
+            f"{losses[0]:.1f}" if len(losses) == 1 else f"{min(losses):.1f} to {max(losses):.1f}",
+            (max(losses), row),
+            xytext=(8, 0),
+            textcoords="offset points",
+            va="center",
+        )
+    ax.axvline(whole, color="black", linewidth=1, linestyle="--")
+    ax.set_yticks(range(len(groups)), [name for name, _ in groups])
+    highest = max(max(losses) for _, losses in groups)
+    ax.set(xlim=(0, 1.18 * highest), ylim=(len(groups) - 0.5, -0.5), xlabel="loss on repeats (nats per token)")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_forming(steps: Sequence[int], accuracy: Mapping[str, Float[Tensor, "seeds steps"]], title: str) -> Figure:
+    """The share of repeated letters that is predicted, by step of training: a thin line a seed, for each model."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
+    for (name, values), colour in zip(accuracy.items(), style.VARIANTS, strict=False):
+        for seed in values.tolist():
+            ax.plot(steps, [100 * share for share in seed], color=colour, linewidth=1.3, alpha=0.7)
+        end = 100 * values[:, -1].mean().item()
+        ax.annotate(name, (steps[-1], end), xytext=(6, 0), textcoords="offset points", va="center", color=colour)
+    ax.set(xlabel="step of training", ylabel="predicted (per cent)", ylim=(0, 104))
+    ax.set_xlim(0, 1.3 * steps[-1])
+    style.headline(figure, title)
+    return figure
+
+
+def draw_silenced_heads(
+    rise: Float[Tensor, "blocks heads"],
+    half: Float[Tensor, "blocks heads"],
+    together: Float[Tensor, " blocks"],
+    title: str,
+) -> Figure:
+    """Rise of the loss without each head, a dot with its interval; and without all heads of a block, a bar."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.0), width_ratios=(2.2, 1))
+    n_heads = rise.shape[1]
+    most = divmod(int(rise.argmax()), n_heads)
+    for block, (row, reach) in enumerate(zip(rise.tolist(), half.tolist(), strict=True)):
+        for head, (value, interval) in enumerate(zip(row, reach, strict=True)):
+            x = block + 0.7 * ((head + 0.5) / n_heads - 0.5)
+            colour = style.MARKED if (block, head) == most else style.QUERY
+            left.errorbar(x, value, yerr=interval, fmt="o", color=colour, markersize=5, linewidth=1.2)
+    left.axhline(0, color="black", linewidth=0.8)
+    left.set_xticks(range(len(rise)))
+    left.set(xlabel="block; from left to right its heads", ylabel="rise of the loss (nats per token)")
+    left.set_title("one head silenced", fontsize=12, fontweight="normal")
+    shown = right.bar(range(len(together)), together.tolist(), color=style.QUERY, width=0.7)
+    right.bar_label(shown, [f"{value:.2f}" for value in together.tolist()], padding=2, fontsize=11)
+    right.plot(range(len(together)), rise.sum(1).tolist(), "D", color="black", markersize=5)
+    right.text(0.02, 0.98, "diamonds: the sum of\nits heads, one by one", transform=right.transAxes, va="top")
+    right.set_xticks(range(len(together)))
+    right.margins(y=0.35)
+    right.set(xlabel="block")
+    right.set_title("all heads of a block", fontsize=12, fontweight="normal")
+    style.headline(figure, title)
+    return figure

@@ -1,0 +1,206 @@
+"""Part 4 - the figures of how trained models use the rotation: arrays in, a figure out."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from decoding_llama3.lessons import style
+
+Shares = Float[Tensor, "seq seq"]
+DASHES = ("-", "--", "-.", ":")
+
+
+def draw_looks_back(panels: Mapping[str, tuple[Sequence[str], Shares, Shares]], title: str) -> Figure:
+    """Who looks at whom, as arcs from each token back: above as trained, below with nothing turned.
+
+    A column for each model: its tokens, and a row of shares for each token, in both cases.
+    """
+    figure, axes = plt.subplots(2, len(panels), figsize=(style.WIDTH, 4.6), squeeze=False)
+    for column, (name, (words, trained, still)) in enumerate(panels.items()):
+        for ax, shares, how in zip(axes[:, column], (trained, still), ("turned", "not turned"), strict=True):
+            for query in range(1, len(words)):
+                for key in range(query):
+                    _draw_arc(
+                        ax, key, query, shares[query, key].item(), style.MARKED if key == query - 1 else None
+                    )
+            ax.set_title(f"{name}: {how}", fontsize=12, fontweight="normal")
+            ax.set(xlim=(-0.7, len(words) - 0.3), ylim=(-0.15, 1.05), yticks=[])
+            ax.set_xticks(range(len(words)), words, rotation=60, ha="right", rotation_mode="anchor")
+            ax.spines["left"].set_visible(False)
+    style.headline(figure, title)
+    return figure
+
+
+def _draw_arc(ax: Axes, key: int, query: int, share: float, colour: str | None) -> None:
+    """An arc as strong as the share of attention that it stands for; none for a share below 10 %."""
+    if share < 0.1:
+        return
+    angle = np.linspace(0, np.pi, 40)
+    x = (key + query) / 2 + (query - key) / 2 * np.cos(angle)
+    y = min(1.0, 0.25 + 0.08 * (query - key)) * np.sin(angle)
+    strength = round(4 * (0.25 + 0.75 * share)) / 4  # few colours and none see-through: the picture stays small
+    mixed = 1 - strength * (1 - np.array(to_rgb(colour or style.RESIDUAL)))
+    ax.plot(x, y, color=tuple(mixed), linewidth=0.5 + 3 * share, zorder=2 + share)
+
+
+def draw_one_back(panels: Mapping[str, tuple[Float[Tensor, "pairs distances"], int]], title: str) -> Figure:
+    """What each pair gives to the score of a mean query and a mean key, by distance; below, the sum.
+
+    A column for each model: the pairs' cosines, and how many of them are drawn in strong colour.
+    """
+    figure, axes = plt.subplots(2, len(panels), figsize=(style.WIDTH, 5.0), squeeze=False, sharex=True)
+    for (above, below), (name, (cosines, strong)) in zip(axes.T, panels.items(), strict=True):
+        swing = cosines.max(dim=1).values - cosines.min(dim=1).values
+        order = swing.argsort(descending=True).tolist()
+        shades = plt.get_cmap("viridis")(np.linspace(0, 0.85, strong))
+        for rank, pair in enumerate(order):
+            shade = shades[rank] if rank < strong else "lightgrey"
+            above.plot(cosines[pair], color=shade, linewidth=2 if rank < strong else 1, zorder=-rank)
+            if rank < strong:
+                above.plot([], [], color=shade, label=f"pair {pair}")
+        total = cosines.sum(dim=0)
+        best = int(total.argmax())
+        below.plot(total, color=style.PREDICTION)
+        below.plot(best, total[best], "o", color=style.MARKED, markersize=9)
+        below.annotate(
+            f"{best} back", (best, total[best].item()), xytext=(10, 0), textcoords="offset points",
+            color=style.MARKED, va="center",
+        )  # fmt: skip
+        above.set_title(name, fontsize=12, fontweight="normal")
+        above.legend(loc="upper right", ncols=2, handlelength=1)
+        low, high = above.get_ylim()
+        above.set_ylim(low, high + 0.35 * (high - low))
+        below.set_xlabel("tokens back")
+    axes[0, 0].set_ylabel("each pair gives")
+    axes[1, 0].set_ylabel("their sum, the score")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_bands(bands: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
+    """How much the loss rises when the pairs of a band of wavelengths stand still; a panel for each text."""
+    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.8), sharey=True, squeeze=False)
+    for ax, (text, rises) in zip(axes[0], panels.items(), strict=True):
+        width = 0.8 / len(rises)
+        for i, (name, values) in enumerate(rises.items()):
+            across = [x + (i - (len(rises) - 1) / 2) * width for x in range(len(bands))]
+            shown = ax.bar(across, values, width, color=style.MODEL_COLOURS.get(name, style.NEUTRAL), label=name)
+            ax.bar_label(shown, [f"{value:.2f}" for value in values], padding=2, fontsize=10)
+        ax.set_xticks(range(len(bands)), bands, fontsize=10)
+        ax.axhline(0, color="black", linewidth=0.8)
+        ax.margins(y=0.15)
+        ax.set_title(text, fontsize=12, fontweight="normal")
+        ax.set_xlabel("pairs that turn once in ... tokens")
+        ax.legend()
+    axes[0, 0].set_ylabel("rise of the loss when they\nstand still (nats per token)")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_theta_sweep(rises: Mapping[str, Mapping[float, float]], title: str) -> Figure:
+    """How much the loss rises under another theta, by its multiple of the one trained with; a line per model."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
+    for (name, by_factor), dashes in zip(rises.items(), DASHES, strict=False):
+        colour = style.MODEL_COLOURS.get(name, style.NEUTRAL)
+        ax.plot(list(by_factor), list(by_factor.values()), "o", linestyle=dashes, color=colour, label=name)
+    ax.axvline(1, color=style.MARKED, linewidth=1)
+    ax.annotate(
+        "trained with", (1, 1), xycoords=("data", "axes fraction"), xytext=(5, -4), textcoords="offset points",
+        color=style.MARKED, va="top",
+    )  # fmt: skip
+    ax.set_xscale("log")
+    factors = list(next(iter(rises.values())))
+    ax.set_xticks(factors, [f"{factor:g}" for factor in factors])
+    ax.minorticks_off()
+    ax.set(
+        xlabel="theta, times the one that the model was trained with", ylabel="rise of the loss\n(nats per token)"
+    )
+    ax.legend()
+    style.headline(figure, title)
+    return figure
+
+
+def draw_decay(
+    distances: Sequence[int],
+    curves: Mapping[str, Float[Tensor, " distances"]],
+    shifted: tuple[str, Float[Tensor, " distances"]],
+    title: str,
+) -> Figure:
+    """The score of a query and a key of the same arrows, by distance and theta; and of a key turned beforehand."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+    shades = plt.get_cmap("viridis")(np.linspace(0.05, 0.75, len(curves)))
+    for (name, values), shade in zip(curves.items(), shades, strict=True):
+        ax.plot(distances, values, color=shade, label=name)
+    name, values = shifted
+    ax.plot(distances, values, color=style.MARKED, linestyle="--", label=name)
+    ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
+    ax.set_xscale("symlog", linthresh=1, linscale=0.3)
+    ax.set_xlim(0, max(distances))
+    ticks = [0, *(4**i for i in range(8) if 4**i <= max(distances))]
+    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+    ax.minorticks_off()
+    ax.set(xlabel="distance (tokens)", ylabel="score, 1 at best")
+    ax.legend(ncols=2, loc="lower left")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_long_text(
+    places: Sequence[float], differences: Mapping[str, Sequence[float]], trained: int, title: str
+) -> Figure:
+    """By place in a text that is longer than the model was trained for: its loss above the control's.
+
+    A line for each rotation; the control's is 0 throughout.
+    """
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
+    lines = zip(differences.items(), style.VARIANTS, (*DASHES, *DASHES), strict=False)
+    for (name, values), colour, dashes in lines:
+        ax.plot(places, values, dashes, color=colour, label=name)
+    ax.axvspan(trained, places[-1], color=style.RESIDUAL, alpha=0.12, linewidth=0)
+    ax.annotate(
+        f"longer than trained, {trained:,}", (trained, 1), xycoords=("data", "axes fraction"), xytext=(6, -4),
+        textcoords="offset points", va="top", color="dimgrey",
+    )  # fmt: skip
+    low, high = ax.get_ylim()
+    ax.set(xlim=(0, places[-1]), ylim=(low, high + 0.12 * (high - low)))
+    ax.set(xlabel="place in the text (tokens)", ylabel="loss, above the control's\n(nats per token)")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    style.headline(figure, title)
+    return figure
+
+
+def draw_slowed(
+    waves: tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]],
+    zones: tuple[int, int],
+    reached: Mapping[str, Float[Tensor, " pairs"]],
+    title: str,
+) -> Figure:
+    """Left, tokens per turn before and after Llama 3.1's rule; `zones`: the first blended and first slowed pair.
+
+    Right, the largest angle that the slowed pairs reach in texts of some lengths, over the largest in training.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.0), width_ratios=(3, 2))
+    left.axvspan(zones[0] - 0.5, zones[1] - 0.5, color=style.NEUTRAL, alpha=0.25, linewidth=0)
+    for values, colour, name in zip(waves, style.VARIANTS, ("Llama 3", "Llama 3.1"), strict=False):
+        left.plot(values, "o", color=colour, markersize=4, label=name)
+    top, last = 4 * waves[1].max().item(), len(waves[0]) - 1
+    for x, name in ((zones[0] / 2, "kept"), (sum(zones) / 2 - 0.5, "blended"), ((zones[1] + last) / 2, "slowed")):
+        left.text(x, top, name, ha="center", va="bottom")
+    left.set_yscale("log")
+    left.set(xlabel="pair, i", ylabel="tokens per turn", ylim=(3, 8 * top))
+    left.legend(loc="lower right")
+    for (name, values), colour in zip(reached.items(), style.VARIANTS[2:], strict=False):
+        pairs = range(zones[1], last + 1)
+        right.plot(pairs, values[zones[1] :], color=colour, linewidth=3)
+        right.text(last, values[-1].item(), name, color=colour, ha="right", va="bottom")
+    right.axhline(1, color=style.RESIDUAL, linestyle="--", linewidth=1)
+    top = 1.25 * max(values[zones[1] :].max().item() for values in reached.values())
+    right.set(xlabel="pair, i (the slowed ones)", ylabel="largest angle, over trained", ylim=(0, top))
+    style.headline(figure, title)
+    return figure

@@ -1,0 +1,97 @@
+"""Part 5 - what is shown of what attention costs."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+from matplotlib.figure import Figure
+
+from decoding_llama3.config import LlamaConfig
+from decoding_llama3.lessons.figures import attention_cost as figures
+from decoding_llama3.lessons.show import is_slow, show_figure
+from decoding_llama3.lessons.subject import Subject, present
+
+CARD = 24 * 10**9  # bytes of memory
+PEAK, BANDWIDTH = 989e12, 3.35e12  # an H100 SXM by its maker: bfloat16 operations, and bytes read, per second
+
+
+def sharing(config: LlamaConfig, n_kv_heads: int, tokens: int = 8192) -> Figure:
+    """The wiring of a model's queries with another number of keys and values, and what it means for a card.
+
+    The weights are counted as they are: only the cache changes.
+    """
+    shared = dataclasses.replace(config, n_kv_heads=n_kv_heads)
+    per_token, users = shared.kv_cache_bytes(1), users_on_card(config, n_kv_heads, tokens)
+    kind = "MHA" if n_kv_heads == config.n_heads else "MQA" if n_kv_heads == 1 else "GQA"
+    counted = f"{users} user{'' if users == 1 else 's'}"
+    lines = (
+        f"{per_token:,} bytes of cache per token",
+        f"{counted} of {tokens:,} tokens beside the weights on a card of {CARD / 1e9:.0f} GB",
+    )
+    title = (
+        f"{kind}, {n_kv_heads} for {config.n_heads} queries: {per_token:,} bytes per token, {counted} on a card"
+    )
+    return figures.draw_sharing(config.n_heads, n_kv_heads, lines, title)
+
+
+def users_on_card(config: LlamaConfig, n_kv_heads: int, tokens: int) -> int:
+    """How many texts of so many tokens have room beside the weights on a card, in bfloat16."""
+    shared = dataclasses.replace(config, n_kv_heads=n_kv_heads)
+    return max(0, CARD - 2 * config.n_params) // shared.kv_cache_bytes(tokens)
+
+
+def cache_roofline(intensity: Mapping[str, float]) -> None:
+    """What an H100 can compute, and where reading the cache of some models puts it, in operations per byte."""
+    name = max(intensity, key=intensity.__getitem__)
+    share = min(1.0, intensity[name] * BANDWIDTH / PEAK)
+    title = f"Even {name}'s cache lets an H100 use {share:.1%} of its arithmetic: the rest waits for memory"
+    alt = "A line that rises and then is level: what a card can compute; dots of models low on its slope."
+    points = {f"{model}: {value:g}": value for model, value in intensity.items()}
+    show_figure(figures.draw_roofline(PEAK, BANDWIDTH, points, title), alt)
+
+
+def step_times(*subjects: Subject | None) -> dict[str, float]:
+    """Time for one more token by how many stand before it, with a cache and without, on this machine.
+
+    Returns, for each model, how many times as long it takes without a cache after the most tokens.
+    """
+    panels, ratios = {}, {}
+    for subject in present(*subjects):
+        slow = is_slow(subject.model)
+        lengths = [16, 64, 160] if slow else [16, 64, 128, 256, 384, 511]
+        seconds = times_of_a_step(subject, lengths, repeats=1 if slow else 3)
+        panels[subject.name] = lengths, seconds
+        without, cached = (values[-1] for values in seconds.values())
+        ratios[subject.name] = without / cached
+    told = [
+        f"{name} after {panels[name][0][-1]} tokens {ratio:.0f} times as long" for name, ratio in ratios.items()
+    ]
+    title = f"Without a cache one more token takes {', '.join(told)}"
+    alt = "For each model two lines of the time for one more token: level with a cache, rising without."
+    show_figure(figures.draw_step_times(panels, title), alt)
+    return ratios
+
+
+def times_of_a_step(subject: Subject, lengths: Sequence[int], repeats: int) -> dict[str, list[float]]:
+    """Median seconds for one more token after so many, without a cache and with one."""
+    model, device = subject.model, subject.model.norm.weight.device
+    ids = torch.randint(256, (1, max(lengths)), generator=torch.Generator().manual_seed(0)).to(device)
+    seconds: dict[str, list[float]] = {"without a cache": [], "with a cache": []}
+    for length in lengths:
+        # What fills the cache does not matter for the time, so it stays empty.
+        caches = model.make_caches(batch=1, length=length)
+        last = torch.arange(length - 1, length, device=device)
+        ways = partial(model.hidden, ids[:, :length]), partial(model.hidden, ids[:, -1:], last, caches)
+        for values, way in zip(seconds.values(), ways, strict=True):
+            values.append(statistics.median(seconds_of(way) for _ in range(repeats)))
+    return seconds
+
+
+def seconds_of(way: Callable[[], torch.Tensor]) -> float:
+    """How long one call takes, until its result is here."""
+    start = time.perf_counter()
+    way().float().cpu()
+    return time.perf_counter() - start

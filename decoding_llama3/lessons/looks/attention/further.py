@@ -1,0 +1,199 @@
+"""Part 5, going further - heads that copy, how they form, and what each head of a model is worth."""
+
+import itertools
+from collections.abc import Iterable, Sequence
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from decoding_llama3.experiments import copying
+from decoding_llama3.experiments.ablation.statistics import T_95
+from decoding_llama3.inspect import heads, probe
+from decoding_llama3.lessons.figures import attention_models as figures
+from decoding_llama3.lessons.looks.attention.models import START, attention_maps
+from decoding_llama3.lessons.show import held_out_ids, is_slow, ordinary_ids, show_figure, show_table
+from decoding_llama3.lessons.subject import Subject, present
+
+Heads = list[tuple[int, int]]  # (block, head)
+Repeats = tuple[Int[Tensor, "batch seq"], Int[Tensor, " batch"]]
+
+
+def repeats_for(subject: Subject, batch: int) -> Repeats:
+    """Rows of random words of the model's vocabulary, said twice, and after how many words each row repeats."""
+    drawn = heads.repeated_random_tokens(
+        ordinary_ids(subject.tokenizer),
+        subject.tokenizer.bos_id,
+        batch=batch,
+        seq=97,
+        generator=torch.Generator().manual_seed(0),
+        periods=range(24, 49),
+    )
+    tokens, periods = (part.to(subject.model.norm.weight.device) for part in drawn)
+    return tokens, periods
+
+
+def copying_heads(*subjects: Subject | None) -> None:
+    """The loss on random words said twice, and the heads that attend to the word before and to what came next."""
+    panels, rows, told = {}, [], []
+    for subject in present(*subjects):
+        tokens, periods = repeats_for(subject, batch=3 if is_slow(subject.model) else 8)
+        first, later = heads.repeat_losses(subject.model, tokens, periods)
+        scores = heads.head_scores(subject.model, tokens, periods)
+        scores = {kind: values.float().cpu() for kind, values in scores.items()}
+        panels[subject.name] = {
+            "the token before": scores["previous"],
+            "after the previous occurrence": scores["induction"],
+        }
+        layer, head = divmod(int(scores["induction"].argmax()), scores["induction"].shape[1])
+        told.append(f"{subject.name}'s head {layer}.{head} ({scores['induction'].max():.0%})")
+        rows.append([subject.name, f"{first:.2f}", f"{later:.2f}"])
+    show_table(rows, ["nats per token", "said for the first time", "said again"])
+    title = f"What came after the previous occurrence is looked up most by {' and '.join(told)}"
+    alt = "Grids of blocks by heads for each model: weight on the token before, and after the previous occurrence."
+    show_figure(figures.draw_head_kinds(panels, title), alt)
+
+
+def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
+    """The loss on words said again without the copying heads, without the previous-token heads, and with controls:
+    every other block's attention as a whole, and as many heads as were named, drawn by chance.
+    """
+    model, ids = subject.model, subject.ids(text)
+    tokens, periods = repeats_for(subject, batch=4)
+    scores = heads.head_scores(model, tokens, periods)
+    named = {
+        "heads that copy": heads_above(scores["induction"]),
+        "heads on the token before": heads_above(scores["previous"]),
+    }
+    even = evenness(attention_maps(subject, text))
+    whole, tale = heads.repeat_losses(model, tokens, periods)[1], probe.loss_of(model, ids)
+
+    def loss_without(silent: Iterable[tuple[int, int]]) -> float:
+        with heads.without_heads(model, silent):
+            return heads.repeat_losses(model, tokens, periods)[1]
+
+    every = itertools.product(range(model.config.n_layers), range(model.config.n_heads))
+    spoken_for = {pair for silent in named.values() for pair in silent}
+    others = [pair for pair in every if pair not in spoken_for]
+    groups, rows = [], []
+    for name, silent in named.items():
+        groups.append((f"the {len(silent)} {name}", [loss_without(silent)]))
+        drawn = by_chance(others, len(silent), draws)
+        groups.append((f"{len(drawn[0])} others, {draws} draws", [loss_without(chosen) for chosen in drawn]))
+    copiers, before = groups[0][1][0], groups[2][1][0]
+    for block in range(model.config.n_layers):
+        silent = [(block, head) for head in range(model.config.n_heads)]
+        groups.append((f"all heads of block {block}", [loss := loss_without(silent)]))
+        with heads.without_heads(model, silent):
+            rises = f"{loss - whole:+.2f}", f"{probe.loss_of(model, ids) - tale:+.2f}"
+        rows.append([f"block {block}", *rises, f"{even[block]:.0%}"])
+    title = (
+        f"Said again: {whole:.1f} nats with all heads, {copiers:.1f} without the heads that copy, "
+        f"{before:.1f} without those on the token before"
+    )
+    alt = "Rows of dots: the loss on repeated words without named heads, others by chance, and whole blocks."
+    show_figure(figures.draw_copying_silenced(groups, whole, title), alt)
+    header = ["attention silenced", "words said again", "the tale", "how even its weights are"]
+    show_table(rows, header, "rise of the loss, in nats per token")
+
+
+def evenness(maps: Float[Tensor, "layers heads seq seq"]) -> Float[Tensor, " layers"]:
+    """Over what share of the tokens that it may attend to a head spreads its weight, a mean for each block."""
+    spread = torch.special.entr(maps[:, :, START:]).sum(-1).exp()
+    return (spread / torch.arange(START + 1, maps.shape[-1] + 1)).mean((1, 2))
+
+
+def heads_above(scores: Float[Tensor, "layers heads"], threshold: float = 0.3) -> Heads:
+    """The heads whose score is above the threshold, or the highest one if none is."""
+    scores = scores.float().cpu()
+    return [(i, j) for i, j in (scores >= min(threshold, scores.max().item())).nonzero().tolist()]
+
+
+def by_chance(pool: Heads, count: int, draws: int) -> list[Heads]:
+    """So many heads of `pool`, or all where there are fewer, drawn several times."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        [pool[i] for i in torch.randperm(len(pool), generator=generator)[:count].tolist()] for _ in range(draws)
+    ]
+
+
+def circuit_forming() -> dict[str, float]:
+    """How the copying of the smallest models formed; returns the last accuracy of each kind, a mean over seeds."""
+    sights = copying.read_sights()
+    by_kind: dict[str, dict[int, list[copying.Sight]]] = {}
+    for sight in sights:
+        by_kind.setdefault(sight.kind, {}).setdefault(sight.seed, []).append(sight)
+    curves = {
+        kind: torch.tensor([[sight.accuracy for sight in seen] for seen in by_kind[kind].values()])
+        for kind in ("two blocks", "one block")
+    }
+    steps = [sight.step for sight in by_kind["two blocks"][0]]
+    last = {kind: [seen[-1] for seen in seeds.values()] for kind, seeds in by_kind.items()}
+    means = {kind: sum(sight.accuracy for sight in seen) / len(seen) for kind, seen in last.items()}
+    title = f"Two blocks predict {means['two blocks']:.0%} of what repeats, one block {means['one block']:.0%}"
+    alt = "Thin lines of the share predicted by step of training, one a seed, for one block and for two."
+    show_figure(figures.draw_forming(steps, curves, title), alt)
+    rows = [
+        [
+            kind,
+            *(
+                spread_of([getattr(sight, name) for sight in seen])
+                for name in ("accuracy", "at_9", "before", "copying")
+            ),
+        ]
+        for kind, seen in last.items()
+    ]
+    header = ["after training, 5 seeds", "predicted", "predicted after 9", "weight: before", "weight: copying"]
+    show_table(rows, header)
+    return means
+
+
+def spread_of(values: Sequence[float]) -> str:
+    """From the lowest to the highest, in per cent."""
+    return f"{100 * min(values):.0f} to {100 * max(values):.0f} %"
+
+
+def each_head_silenced(subject: Subject, windows: int = 10, length: int = 64) -> None:
+    """The rise of the loss without each head, over texts each compared with itself; and without blocks."""
+    rises, together = rises_without_heads(subject, held_out_ids(subject.model, subject.tokenizer, windows, length))
+    blocks, n_heads, _ = rises.shape
+    mean, half = rises.mean(-1), half_interval(rises)
+    block, head = divmod(int(mean.argmax()), n_heads)
+    others = torch.cat([rises[block, :head], rises[block, head + 1 :]])
+    more = rises[block, head] - others.mean(0)
+    title = (
+        f"Head {block}.{head} costs most, {mean.max():.3f}: {more.mean():+.3f} ± {half_interval(more):.3f} "
+        f"against another of its block; of {blocks * n_heads} heads {int((mean > half).sum())} cost more than "
+        f"nothing, {int((mean < -half).sum())} less"
+    )
+    alt = "Dots with intervals for each head of each block: the rise of the loss; bars for whole blocks."
+    show_figure(figures.draw_silenced_heads(mean, half, together.mean(-1), title), alt)
+
+
+def half_interval(differences: Float[Tensor, "*any texts"]) -> Float[Tensor, "*any"]:
+    """Half the 95 % interval of the mean of paired differences."""
+    texts = differences.shape[-1]
+    return T_95[min(texts, max(T_95))] * differences.std(-1) / texts**0.5
+
+
+def rises_without_heads(
+    subject: Subject, ids: Int[Tensor, "texts seq"]
+) -> tuple[Float[Tensor, "blocks heads texts"], Float[Tensor, "blocks texts"]]:
+    """How much the loss of each text rises without each head, and without all heads of each block."""
+    model = subject.model
+    positions = torch.arange(ids.shape[1], device=ids.device)
+    rotation, n_heads = model.rotation_at(positions), model.config.n_heads
+
+    def losses(x: Tensor, start: int) -> Tensor:
+        for layer in model.layers[start:]:
+            x = layer(x, positions, rotation)
+        return probe.next_token_losses(model.output(model.norm(x)).float(), ids).mean(-1).cpu()
+
+    x, alone, together = model.tok_embeddings(ids), [], []
+    whole = losses(x, 0)
+    for block, layer in enumerate(model.layers):
+        for silent in [[head] for head in range(n_heads)] + [list(range(n_heads))]:
+            with heads.without_heads(model, [(block, head) for head in silent]):
+                (alone if len(silent) == 1 else together).append(losses(x, block) - whole)
+        x = layer(x, positions, rotation)  # what stands below a block does not change with it
+    return torch.stack(alone).unflatten(0, (-1, n_heads)), torch.stack(together)

@@ -1,0 +1,35 @@
+"""Part 2 - what is shown of the configuration, a line of the notebook each."""
+
+from decoding_llama3.lessons.looks.config.building import (
+    block_matrices,
+    changed_fields,
+    count_elsewhere,
+    embedded_rows,
+    shape_ladder,
+    toy_lookup,
+    width_rule,
+)
+from decoding_llama3.lessons.looks.config.drawing import ALT, drawn, moved, towers
+from decoding_llama3.lessons.looks.config.memory import equal_work, memory_need, tied_saving
+from decoding_llama3.lessons.looks.config.models import context_lengths, learned_order, nearest_rows, swept_fields
+
+__all__ = [
+    "ALT",
+    "block_matrices",
+    "changed_fields",
+    "context_lengths",
+    "count_elsewhere",
+    "drawn",
+    "embedded_rows",
+    "equal_work",
+    "learned_order",
+    "memory_need",
+    "moved",
+    "nearest_rows",
+    "shape_ladder",
+    "swept_fields",
+    "tied_saving",
+    "towers",
+    "toy_lookup",
+    "width_rule",
+]

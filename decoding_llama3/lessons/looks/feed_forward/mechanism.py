@@ -1,0 +1,175 @@
+"""Part 6 - what is shown where the feed-forward network is built."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from decoding_llama3.inspect import probe
+from decoding_llama3.lessons.figures import feed_forward as figures
+from decoding_llama3.lessons.figures.feed_forward import Passage
+from decoding_llama3.lessons.show import ordinary_ids, show_figure
+from decoding_llama3.lessons.subject import Subject, token_strings
+
+
+def passage_of(subject: Subject, text: str, block: int) -> Passage:
+    """The last token of `text` on its way through the feed-forward network of a block."""
+    gate, up, down = (f"layers.{block}.feed_forward.{w}" for w in ("w_gate", "w_up", "w_down"))
+    with probe.recording(subject.model, [gate, up, down]) as record:
+        subject.model.hidden(subject.ids(text))
+    found = (
+        record.inputs[gate],
+        record.outputs[gate],
+        record.outputs[up],
+        record.inputs[down],
+        record.outputs[down],
+    )
+    return Passage(*(values[0, -1].float().cpu() for values in found))
+
+
+def half_of(h: Float[Tensor, " hidden"]) -> list[int]:
+    """The fewest hidden features that hold half of the sum of squares, the strongest first."""
+    power, order = h.square().sort(descending=True)
+    return order[: 1 + int((power.cumsum(0) < 0.5 * power.sum()).sum())].tolist()
+
+
+def pushes_of(
+    subject: Subject, block: int, h: Float[Tensor, " features"], features: Sequence[int]
+) -> Float[Tensor, "features vocab"]:
+    """What h times its column in w_down does to each logit, but for the scale of the last norm."""
+    column = probe.dequantized_weight(subject.model.get_submodule(f"layers.{block}.feed_forward.w_down"))
+    unembed = probe.dequantized_weight(subject.model.output) * subject.model.norm.weight.float().cpu()
+    return (unembed @ (column[:, list(features)] * h)).T
+
+
+def quoted(subject: Subject, ids: Sequence[int]) -> list[str]:
+    """Tokens in quotes, as a figure writes them, on one line."""
+    return [f"'{word}'".replace("\n", "⏎") for word in token_strings(torch.tensor(list(ids)), subject.tokenizer)]
+
+
+def seen_whole(subject: Subject, text: str, block: int) -> None:
+    """The last token of `text` through a feed-forward network, and what its strongest features write."""
+    passage = passage_of(subject, text, block)
+    lit = half_of(passage.h)
+    named = passage.h.abs().topk(min(5, len(passage.h))).indices.tolist()
+    says, ordinary = [], torch.tensor(ordinary_ids(subject.tokenizer))
+    pushes = pushes_of(subject, block, passage.h[named], named)[:, ordinary]
+    for feature, row in zip(named, pushes, strict=True):
+        words = quoted(subject, ordinary[row.topk(3).indices].tolist())
+        says.append(f"{feature:,}: h = {passage.h[feature]:+.1f} pushes {' '.join(words)}")
+    word, hidden = quoted(subject, subject.ids(text)[0, -1:].tolist())[0], len(passage.h)
+    first = quoted(subject, [int(ordinary[pushes[0].argmax()])])[0]
+    title = (
+        f"{word} in block {block}: {len(lit)} of {hidden:,} hidden features hold half of the squares; "
+        f"the strongest pushes {first}"
+    )
+    alt = "Blocks of coloured squares from left to right: x, gate and value branch, their product, y."
+    show_figure(figures.draw_passage(passage, lit, says, title), alt)
+
+
+def hinges(counts: Sequence[int] = (4, 16), within: float = 3.0) -> None:
+    """x times x made of ReLUs, fitted by least squares on the range `within`, and of two gated features."""
+    x = torch.linspace(-2 * within, 2 * within, 601, dtype=torch.float64)
+    inside, target, curves = x.abs() <= within, x * x, {}
+    for count in counts:
+        bends = torch.linspace(0, within, count // 2 + 1, dtype=torch.float64)[:-1]  # as many to either side
+        features = torch.cat(
+            [F.relu(x[:, None] - bends), F.relu(-x[:, None] - bends), torch.ones(len(x), 1)], dim=1
+        )
+        weights = torch.linalg.lstsq(features[inside], target[inside, None]).solution
+        curves[f"{count} ReLUs"] = (features @ weights)[:, 0]
+    curves["2 gated"] = F.silu(x) * x + F.silu(-x) * -x
+    most, gated = curves[f"{counts[-1]} ReLUs"], curves["2 gated"]
+    near, far = ((most - target)[side].abs().max() for side in (inside, ~inside))
+    title = (
+        f"{counts[-1]} ReLUs miss x times x by up to {near:.2f} where they were fitted and {far:.1f} beyond; "
+        f"two gated features by {(gated - target).abs().max():.2f}"
+    )
+    alt = "The curve of x times x, straight pieces of ReLUs that leave it, and the gated features on it."
+    show_figure(figures.draw_hinges(x, curves, within, title), alt)
+
+
+def row_times_token(subject: Subject, text: str, block: int) -> None:
+    """The dot product behind one number of the value branch: that of the last token's strongest feature."""
+    passage = passage_of(subject, text, block)
+    feature = int(passage.h.abs().argmax())
+    row = probe.dequantized_weight(subject.model.get_submodule(f"layers.{block}.feed_forward.w_up"))[feature]
+    word = quoted(subject, subject.ids(text)[0, -1:].tolist())[0]
+    names = f"{word} as it arrives, x", f"row {feature:,} of $W_{{up}}$", "their products"
+    title = (
+        f"{len(row):,} products add up to one number: u = {(passage.x * row).sum():.2f} for feature {feature:,}"
+    )
+    alt = "Three rows of bars: the token, a row of the matrix, and their products feature by feature."
+    show_figure(figures.draw_row_product(passage.x, row, names, title), alt)
+
+
+def silu_curve(subject: Subject, text: str, block: int) -> None:
+    """SiLU, and where the gates of the last token of `text` stand on it."""
+    g = passage_of(subject, text, block).g
+    word = quoted(subject, subject.ids(text)[0, -1:].tolist())[0]
+    title = f"{(g < 0).float().mean():.0%} of the gates of {word} read less than 0, where SiLU is nearly flat"
+    alt = "The curve of SiLU with its dip below zero, ReLU beside it, and a dot for each gate of a token."
+    show_figure(figures.draw_silu(g, title), alt)
+
+
+def toy_gate(g: Float[Tensor, " features"], u: Float[Tensor, " features"]) -> None:
+    """A few gates times a few numbers of the value branch, with all numbers."""
+    h = F.silu(g) * u
+    first, last = (f"with g = {g[i]:g} a value of {u[i]:g} leaves as {h[i]:.2f}" for i in (0, -1))
+    title = f"The gate decides: {first}, {last}"
+    alt = "Four groups of bars with their numbers: what the gate reads, the gate, the value, their product."
+    show_figure(figures.draw_toy_gate(g, u, title), alt)
+
+
+def toy_machine(
+    x: Float[Tensor, " dim"],
+    w_gate: Float[Tensor, "hidden dim"],
+    w_up: Float[Tensor, "hidden dim"],
+    w_down: Float[Tensor, "dim hidden"],
+) -> None:
+    """A feed-forward network of a few numbers, from left to right."""
+    g, u = w_gate @ x, w_up @ x
+    h = F.silu(g) * u
+    stages = {"x": x, "g": g, "silu(g)": F.silu(g), "u": u, "h": h, "y": w_down @ h}
+    title = f"{' and '.join(f'{value:g}' for value in x.tolist())} arrive, {stages['y'][0]:.4g} is written"
+    alt = "Boxes with numbers from left to right: x, what the gate reads, the gate, the value, the product, y."
+    show_figure(figures.draw_machine({name: values.tolist() for name, values in stages.items()}, title), alt)
+
+
+def paired(subject: Subject, text: str, block: int) -> None:
+    """Each hidden feature of the last token by its gate and its value; the strongest products are marked."""
+    passage = passage_of(subject, text, block)
+    lit = half_of(passage.h)
+    gate, u = passage.gate[lit[0]], passage.u[lit[0]]
+    title = (
+        f"{len(lit)} of {len(passage.h):,} products hold half of the squares; "
+        f"the strongest is a gate of {gate:.1f} times a value of {u:.1f}"
+    )
+    alt = "A dot for each hidden feature, its gate across and its value upwards; the strongest are marked."
+    show_figure(figures.draw_paired(passage.gate, passage.u, lit, title), alt)
+
+
+def alone(subject: Subject, text: str, block: int) -> None:
+    """Which results of attention and of the feed-forward move when one token that comes to them is changed."""
+    model, ids = subject.model, subject.ids(text)
+    parts = {part: f"layers.{block}.{part}" for part in ("attention", "feed_forward")}
+    with probe.recording(model, parts.values()) as record:
+        model.hidden(ids)
+    positions = torch.arange(ids.shape[1], device=ids.device)
+    further = {"attention": (positions, model.rotation_at(positions)), "feed_forward": ()}
+    moved, push = {}, torch.randn(model.config.dim, generator=torch.Generator().manual_seed(0))
+    for part, name in parts.items():
+        x, module = record.inputs[name], model.get_submodule(name)
+        changed = x.repeat(len(positions), 1, 1)
+        changed[positions, positions] += push.to(x.device, x.dtype)
+        distance = (module(changed, *further[part]) - module(x, *further[part])).float().norm(dim=-1).cpu()
+        moved[part.replace("_", "-")] = distance.where(distance > 1e-4 * distance.max(), torch.zeros(()))
+    most = {name: int((values > 0).sum(dim=1).max()) for name, values in moved.items()}
+    title = (
+        f"A changed token moves up to {most['attention']} results of attention, and "
+        f"{most['feed-forward']} of the feed-forward: its own"
+    )
+    alt = "Two squares, tokens by tokens: a filled triangle for attention, a diagonal for the feed-forward."
+    show_figure(figures.draw_alone(moved, subject.words(text), title), alt)

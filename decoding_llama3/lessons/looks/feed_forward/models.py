@@ -1,0 +1,228 @@
+"""Part 6 - what is shown of the feed-forward networks of trained models."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from decoding_llama3.inspect import probe
+from decoding_llama3.lessons.figures import feed_forward_models as figures
+from decoding_llama3.lessons.show import is_slow, show_figure, show_table
+from decoding_llama3.lessons.subject import Subject, present
+from decoding_llama3.transformer import Transformer
+
+WRITERS = {"attention": "attention.wo", "feed-forward": "feed_forward.w_down"}
+
+
+def some_ids(subject: Subject, text: str, most: int = 64) -> Int[Tensor, "1 seq"]:
+    """Begin-of-text and the tokens of `text`; the first `most` of them where each run takes seconds."""
+    ids = subject.ids(text)
+    return ids[:, :most] if is_slow(subject.model) else ids
+
+
+@contextmanager
+def rewritten(model: nn.Module, names: Iterable[str], change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """While the context is open, the modules called `names` give `change(y)` in place of y."""
+    handles = []
+    try:
+        for name in names:
+            module = model.get_submodule(name)
+            handles.append(module.register_forward_hook(lambda *there: change(there[-1])))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def silenced_parts(subject: Subject, text: str) -> Mapping[str, list[float]]:
+    """The loss without attention, and without the feed-forward, of all blocks, of block 0 and of the others.
+
+    Returns these losses by the part.
+    """
+    model, ids = subject.model, subject.ids(text)
+    losses, before = {}, probe.loss_of(model, ids)
+    for part, writer in WRITERS.items():
+        names, losses[part] = probe.names_of(model, writer), []
+        for chosen in (names, names[:1], names[1:]):
+            with probe.intercepted(model, chosen, torch.zeros_like):  # what reads zeros writes zeros
+                losses[part].append(probe.loss_of(model, ids))
+    rows = [[part, *(f"{loss:.2f}" for loss in row)] for part, row in losses.items()]
+    last = len(model.layers) - 1
+    header = ["silenced", "in all blocks", "in block 0 alone", f"in blocks 1 to {last}"]
+    knowing_nothing = torch.tensor(float(model.config.vocab_size)).log()
+    caption = f"loss in nats per token: {before:.2f} with all parts, {knowing_nothing:.2f} knowing nothing"
+    show_table(rows, header, caption)
+    return losses
+
+
+def as_table(text: str, *subjects: Subject | None, draws: int = 3) -> None:
+    """The feed-forward of one block silenced, or replaced by one vector per token of the vocabulary.
+
+    A token's vector is what the block writes for it alone, after begin-of-text. As a control each token gets the
+    vector of another token of the text.
+    """
+    panels, found = {}, []
+    for subject in present(*subjects):
+        model, ids, n = subject.model, some_ids(subject, text), len(subject.model.layers)
+        blocks = sorted({0, 1, n // 2, n - 1}) if is_slow(model) else range(n)
+        names, before = probe.names_of(model, "feed_forward"), probe.loss_of(model, ids)
+        own, generator = alone_vectors(subject, ids, names), torch.Generator().manual_seed(0)
+        n_draws = 1 if is_slow(model) else draws
+        orders = [torch.randperm(ids.shape[1] - 1, generator=generator) + 1 for _ in range(n_draws)]
+        rises = {"silenced": [], "a table, rows of other tokens": [], "a table, each token its row": []}
+        for block in blocks:
+            vectors = own[block]
+            others = [torch.cat([vectors[:1], vectors[order]]) for order in orders]
+            for row, choices in zip(rises.values(), ([0 * vectors], others, [vectors]), strict=True):
+                row.append([_loss_with(model, ids, names[block], choice) - before for choice in choices])
+        panels[subject.name] = list(blocks), {kind: torch.tensor(row) for kind, row in rises.items()}
+        _, wrong, right = (torch.tensor(row[0]).mean() for row in rises.values())
+        found.append(f"in {subject.name} {right:+.3f} nats per token, with rows of other tokens {wrong:+.1f}")
+    title = f"A table in place of block 0's feed-forward costs {'; '.join(found)}"
+    alt = "Bars by block: the rise of the loss when silenced, with other tokens' vectors, with each token's own."
+    show_figure(figures.draw_as_table(panels, title), alt)
+
+
+def alone_vectors(subject: Subject, ids: Int[Tensor, "1 seq"], names: list[str]) -> list[Float[Tensor, "seq dim"]]:
+    """What the modules `names` write for each of these tokens alone, after begin-of-text; for that one without."""
+    bos = torch.full_like(ids[0], subject.tokenizer.bos_id)
+    with probe.recording(subject.model, names) as record:
+        subject.model.hidden(torch.stack([bos, ids[0]], dim=1))
+    return [torch.cat([y[:1, 0], y[1:, 1]]) for y in (record.outputs[name] for name in names)]
+
+
+def _loss_with(model: Transformer, ids: Tensor, name: str, vectors: Float[Tensor, "seq dim"]) -> float:
+    with rewritten(model, [name], lambda _: vectors[None]):
+        return probe.loss_of(model, ids)
+
+
+def closed_gates(text: str, *subjects: Subject | None, draws: int = 3) -> None:
+    """How many gates read less than 0, what these pass on, and what it costs to close them altogether.
+
+    As a control as many gates, drawn by chance, are closed.
+    """
+    panels, found, rows = {}, [], []
+    for subject in present(*subjects):
+        model, ids = subject.model, some_ids(subject, text)
+        gates, downs = (probe.names_of(model, f"feed_forward.{w}") for w in ("w_gate", "w_down"))
+        with probe.recording(model, [*gates, *downs]) as record:
+            before = probe.loss_of(model, ids)
+        g = torch.cat([record.outputs[name].float().cpu().flatten() for name in gates])
+        h = torch.cat([record.inputs[name].float().cpu().flatten() for name in downs]).abs()
+        share, carried = (g < 0).float().mean().item(), (h[g < 0].sum() / h.sum()).item()
+        panels[subject.name] = g[:: 1 + len(g) // 500_000], share, carried
+        found.append(f"{share:.0%} of {subject.name}'s gates read less than 0, and pass on {carried:.0%} of all")
+        with rewritten(model, gates, F.relu):
+            closed = probe.loss_of(model, ids) - before
+        generator, chance = torch.Generator().manual_seed(0), []
+        for _ in range(2 if is_slow(model) else draws):
+            with rewritten(model, gates, _zeroing(share, generator)):
+                chance.append(probe.loss_of(model, ids) - before)
+        rows.append([subject.name, f"{closed:+.2f}", f"{min(chance):+.2f} to {max(chance):+.2f}"])
+    alt = "A histogram of what the gates read, the side below zero coloured, with two shares."
+    show_figure(figures.draw_gate_inputs(panels, "; ".join(found)), alt)
+    header = ["gates closed: rise of the loss", "those below 0", "as many by chance"]
+    show_table(rows, header)
+
+
+def _zeroing(share: float, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    return lambda y: y * (torch.rand(y.shape, generator=generator) >= share).to(y.device)
+
+
+def how_few(text: str, *subjects: Subject | None, draws: int = 8) -> dict[str, list[float]]:
+    """How many hidden features hold half of a token's sum of squares: a mean over the tokens and blocks.
+
+    Of the value branch, of the gate, and of their product. As controls the gates are paired with the values of
+    other features of the token, or with the values of the same features for another token. Returns the five
+    numbers by the name of the model.
+    """
+    rows, found = [], {}
+    for subject in present(*subjects):
+        names = [probe.names_of(subject.model, f"feed_forward.{w}") for w in ("w_gate", "w_up", "w_down")]
+        with probe.recording(subject.model, [name for kind in names for name in kind]) as record:
+            subject.model.hidden(some_ids(subject, text))
+        generator, counts = torch.Generator().manual_seed(0), []
+        for gate_name, up, down in zip(*names, strict=True):
+            gate, u = (record.outputs[name][0, 1:].float().cpu() for name in (gate_name, up))
+            h, gate = record.inputs[down][0, 1:].float().cpu(), F.silu(gate)
+            chance, n_draws = torch.zeros(2), 2 if is_slow(subject.model) else draws
+            for _ in range(n_draws):
+                features = torch.rand(u.shape, generator=generator).argsort(dim=-1)
+                tokens = torch.randperm(len(u), generator=generator)
+                others = gate * u.gather(1, features), gate * u[tokens]
+                chance += torch.tensor([_count_half(values) for values in others]) / n_draws
+            counts.append([*map(_count_half, (u, gate)), *chance.tolist(), _count_half(h)])
+        found[subject.name] = torch.tensor(counts).mean(dim=0).tolist()
+        rows.append([subject.name, subject.model.config.hidden_dim, *(f"{n:.1f}" for n in found[subject.name])])
+    header = ["half is held by", "of", "value branch", "gate", "gate × value of another feature",
+              "gate × value of another token", "product"]  # fmt: skip
+    show_table(rows, header)
+    return found
+
+
+def _count_half(values: Float[Tensor, "tokens hidden"]) -> float:
+    power = values.square().sort(dim=-1, descending=True).values
+    return (1 + (power.cumsum(-1) < 0.5 * power.sum(-1, keepdim=True)).sum(-1)).float().mean().item()
+
+
+def strongest_few(text: str, *subjects: Subject | None, draws: int = 2) -> None:
+    """The loss when only some hidden features of each block are kept: the strongest of each token.
+
+    As controls the same for all tokens, those that are strongest on average; and some by chance for each token.
+    """
+    panels, found = {}, []
+    for subject in present(*subjects):
+        model, ids = subject.model, some_ids(subject, text)
+        shares = (0.1, 0.3, 0.5) if is_slow(model) else (0.03, 0.1, 0.2, 0.3, 0.5, 0.7)
+        names, generator = probe.names_of(model, "feed_forward.w_down"), torch.Generator().manual_seed(0)
+        with probe.recording(model, names) as record:
+            before = probe.loss_of(model, ids)
+        loud = [record.inputs[name][0, 1:].float().abs().mean(dim=0) for name in names]
+
+        rises = {"by chance": [], "the same for all tokens": [], "the strongest of each token": []}
+        for _ in range(1 if is_slow(model) else draws):
+            sizes = [_drawn(generator)] * len(names)
+            rises["by chance"].append([_rise_keeping(model, ids, share, sizes, before) for share in shares])
+        same = [_always(size) for size in loud]
+        own = [torch.abs] * len(names)
+        for row, sizes in ((rises["the same for all tokens"], same), (rises["the strongest of each token"], own)):
+            row.append([_rise_keeping(model, ids, share, sizes, before) for share in shares])
+        panels[subject.name] = shares, rises
+        (strongest,), (common,) = rises["the strongest of each token"], rises["the same for all tokens"]
+        at = next((i for i, rise in enumerate(strongest) if rise < 0.05), len(shares) - 1)
+        found.append(
+            f"{shares[at]:.0%} in {subject.name} ({strongest[at]:+.2f}; the same for all tokens {common[at]:+.1f})"
+        )
+    title = f"Of a token's hidden features keep the strongest: {', '.join(found)}"
+    alt = "The rise of the loss by the share of hidden features kept, in three ways to choose them."
+    show_figure(figures.draw_few(panels, title), alt)
+
+
+def _drawn(generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+    return lambda h: torch.rand(h.shape, generator=generator).to(h.device)
+
+
+def _always(size: Float[Tensor, " hidden"]) -> Callable[[Tensor], Tensor]:
+    return lambda h: size.expand(h.shape)
+
+
+def _rise_keeping(
+    model: Transformer, ids: Tensor, share: float, sizes: Sequence[Callable[[Tensor], Tensor]], before: float
+) -> float:
+    """How much the loss rises when only the features of the largest `sizes` are kept, of a block each."""
+    with ExitStack() as stack:
+        for name, size in zip(probe.names_of(model, "feed_forward.w_down"), sizes, strict=True):
+            stack.enter_context(probe.intercepted(model, [name], _keeping(share, size)))
+        return probe.loss_of(model, ids) - before
+
+
+def _keeping(share: float, size_of: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    def keep(h: Tensor) -> Tensor:
+        size = size_of(h).float()
+        weakest = size.topk(max(1, round(share * h.shape[-1])), dim=-1).values[..., -1:]
+        return h * (size >= weakest)
+
+    return keep

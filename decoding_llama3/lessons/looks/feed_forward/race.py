@@ -1,0 +1,30 @@
+"""Part 6 - a race of the ablation lab, followed from its first steps."""
+
+from collections.abc import Sequence
+
+from decoding_llama3.experiments import ablation
+from decoding_llama3.experiments.ablation.statistics import Difference
+from decoding_llama3.lessons.show import show_table
+
+
+def ahead_by_step(
+    variant: str, steps: Sequence[int] = (50, 100, 150, 200, 300, 500, 1000), group: str = "feed_forward"
+) -> dict[int, Difference]:
+    """The loss of a variant against Llama 3's after some steps of the same runs. Returns the differences."""
+    curves, found, rows = ablation.read_curves(group), {}, []
+    baseline = next(iter(curves))
+    for step in steps:
+        cut = {
+            name: {seed: [point for point in points if point.step <= step] for seed, points in seeds.items()}
+            for name, seeds in curves.items()
+            if name in (baseline, variant)
+        }
+        found[step] = difference = ablation.compare(cut)[variant]
+        low, high = difference.interval
+        ahead = sum(cut[variant][s][-1].held_out_loss < cut[baseline][s][-1].held_out_loss for s in cut[variant])
+        rows.append(
+            [step, f"{difference.mean:+.3f}", f"{low:+.3f} to {high:+.3f}", f"{ahead} of {difference.seeds}"]
+        )
+    header = ["step", f"{variant} against {baseline}", "its 95 % interval", f"seeds in which {variant} is ahead"]
+    show_table(rows, header)
+    return found

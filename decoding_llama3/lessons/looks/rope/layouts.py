@@ -1,0 +1,124 @@
+"""Part 4 - the two orders of the pairs, and how a wrong rotation is told from its symptoms."""
+
+from collections.abc import Callable
+from itertools import islice
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from decoding_llama3.config import RopeScaling
+from decoding_llama3.inference.generator import generate
+from decoding_llama3.inference.parts import with_parts
+from decoding_llama3.inspect import probe
+from decoding_llama3.lessons.figures import rope as figures
+from decoding_llama3.lessons.show import TALE, show_figure, show_table
+from decoding_llama3.lessons.subject import Subject
+from decoding_llama3.rope import apply_rope, rope_frequencies, rope_rotation, scale_frequencies
+
+
+def pair_layouts(head_dim: int = 8) -> None:
+    """Both orders of the features of a small query, and the way from one to the other."""
+    order = [*range(0, head_dim, 2), *range(1, head_dim, 2)]
+    title = f"The same {head_dim // 2} pairs in two orders: feature 1 is row 1 here and row {order.index(1)} there"
+    alt = "Two rows of coloured boxes, pairs joined by arcs: neighbours above, halves below, lines between them."
+    show_figure(figures.draw_layouts(order, title), alt)
+
+
+def rotate_by_halves(
+    x: Float[Tensor, "batch heads seq head_dim"], rotation: Float[Tensor, "seq pairs 2"]
+) -> Float[Tensor, "batch heads seq head_dim"]:
+    """The rotation as Hugging Face's code does it: feature i is paired with i + head_dim / 2."""
+    first, second = x.float().chunk(2, dim=-1)
+    cos, sin = rotation.unbind(-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).type_as(x)
+
+
+def rotate_backwards(
+    x: Float[Tensor, "batch heads seq head_dim"], rotation: Float[Tensor, "seq pairs 2"]
+) -> Float[Tensor, "batch heads seq head_dim"]:
+    """The rotation the other way round."""
+    return apply_rope(x, rotation * rotation.new_tensor([1.0, -1.0]))
+
+
+def rotate_not(x: Tensor, rotation: Tensor) -> Tensor:
+    """No rotation."""
+    return x
+
+
+def spoken(subject: Subject, text: str, n_tokens: int = 14) -> None:
+    """How the model goes on with `text`, by its most probable tokens, with three rotations."""
+    ways = {"pairs in its order": apply_rope, "in the other order": rotate_by_halves, "not turned": rotate_not}
+    rows = []
+    for name, rotate in ways.items():
+        model = with_parts(subject.model, rotate=rotate)
+        ids = list(islice(generate(model, subject.ids(text)[0], max_new_tokens=n_tokens), n_tokens))
+        loss = probe.loss_of(model, subject.ids(TALE))
+        rows.append([name, f"{loss:.1f}", " ".join(subject.tokenizer.decode(ids).split())])
+    show_table(rows, ["queries and keys", "loss, the tale", f"after {text!r}"])
+
+
+class Turning(NamedTuple):
+    """A way to turn queries and keys; positions are counted from `first`."""
+
+    rotate: Callable[[Tensor, Tensor], Tensor]
+    frequencies: Float[Tensor, " pairs"]
+    first: int = 0
+
+    def turned(self, x: Float[Tensor, "1 1 1 head_dim"], position: int) -> Float[Tensor, "1 1 1 head_dim"]:
+        """The vector `x` as it is at a position."""
+        return self.rotate(x, rope_rotation(self.frequencies, torch.tensor([position + self.first])))
+
+
+def mistakes(subject: Subject) -> dict[str, Turning]:
+    """The model's own turning, under "nothing", and what is often done in place of it."""
+    config, own = subject.model.config, probe.pair_frequencies(subject.model)
+    scaling = RopeScaling(
+        factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=config.max_seq_len
+    )
+    return {
+        "nothing": Turning(apply_rope, own),
+        "other order of pairs": Turning(rotate_by_halves, own),
+        "other order, positions from 1,000": Turning(rotate_by_halves, own, 1000),
+        "turned the other way": Turning(rotate_backwards, own),
+        "not turned": Turning(rotate_not, own),
+        "exponent i / d, not 2i / d": Turning(apply_rope, own.sqrt()),
+        "theta 50 times too large": Turning(apply_rope, rope_frequencies(config.head_dim, 50 * config.rope_theta)),
+        "scaling where none belongs": Turning(apply_rope, scale_frequencies(own, scaling)),
+        "frequencies in bfloat16": Turning(apply_rope, own.bfloat16().float()),
+        "positions from 1": Turning(apply_rope, own, 1),
+    }
+
+
+def fingerprints(subject: Subject, text: str) -> None:
+    """What each common mistake changes: a turned query at three positions, the predictions by place, the loss."""
+    ids, cases, rows = subject.ids(text), mistakes(subject), []
+    query = torch.randn(1, 1, 1, subject.model.config.head_dim, generator=torch.Generator().manual_seed(0))
+    own = cases["nothing"]
+    right = _predictions(subject, ids, own)
+    for name, way in cases.items():
+        cosines = [F.cosine_similarity(way.turned(query, at), own.turned(query, at), dim=-1) for at in (0, 1, 100)]
+        found = _predictions(subject, ids, way)
+        off = (found - right).abs().mean(dim=-1)
+        parts = [part.mean() for part in (off[:1], off[1:2], off[2:10], off[100:])]
+        loss = F.nll_loss(found[:-1], ids[0, 1:].cpu())
+        rows.append([name, *(f"{value.item():.2f}" for value in (*cosines, *parts, loss))])
+    places = ("1st", "2nd", "3rd to 10th", "101st on")
+    header = ["what is wrong", *(f"query at {at}" for at in (0, 1, 100)), *places, "loss"]
+    caption = (
+        "Cosine of a turned query with the right one; by how many nats log probabilities after a token are off"
+    )
+    show_table(rows, header, caption)
+
+
+def _predictions(subject: Subject, ids: Tensor, way: Turning) -> Float[Tensor, "seq vocab"]:
+    """Log probabilities after each token, where every block turns in this way."""
+    model = with_parts(subject.model, rotate=way.rotate)
+    places = torch.arange(ids.shape[1], device=ids.device)
+    rotation = rope_rotation(way.frequencies.to(ids.device), places + way.first)
+    x = model.tok_embeddings(ids)
+    for layer in model.layers:
+        x = layer(x, places, rotation)
+    return model.output(model.norm(x))[0].float().log_softmax(dim=-1).cpu()

@@ -1,0 +1,279 @@
+"""Part 7 - what is shown where the model is put together."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.parts import with_parts
+from decoding_llama3.inspect import probe
+from decoding_llama3.kv_cache import KVCache
+from decoding_llama3.lessons.figures import transformer as figures
+from decoding_llama3.lessons.show import show_figure
+from decoding_llama3.lessons.subject import Subject, token_strings
+from decoding_llama3.transformer import Transformer, TransformerBlock
+
+
+class Rewired(TransformerBlock):
+    """A block with the parts of the package's own, put together otherwise by `wire`."""
+
+    def forward(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        rotation: Tensor,
+        mask: Tensor | None = None,
+        cache: KVCache | None = None,
+    ) -> Tensor:
+        return self.wire(x, lambda y: self.attention(y, positions, rotation, mask, cache))
+
+    def wire(self, x: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
+        """What the block makes of x."""
+        raise NotImplementedError
+
+
+class Overwriting(Rewired):
+    """Attention's result takes the place of the stream, and so does the feed-forward's."""
+
+    def wire(self, x: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
+        return self.feed_forward(self.ffn_norm(attention(self.attention_norm(x))))
+
+
+class Parallel(Rewired):
+    """Both parts read x: the feed-forward does not see what attention has just written."""
+
+    def wire(self, x: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
+        return x + attention(self.attention_norm(x)) + self.feed_forward(self.ffn_norm(x))
+
+
+class OtherOrder(Rewired):
+    """The feed-forward first."""
+
+    def wire(self, x: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
+        h = x + self.feed_forward(self.ffn_norm(x))
+        return h + attention(self.attention_norm(h))
+
+
+class NormsExchanged(Rewired):
+    """Each part reads through the norm of the other."""
+
+    def wire(self, x: Tensor, attention: Callable[[Tensor], Tensor]) -> Tensor:
+        h = x + attention(self.ffn_norm(x))
+        return h + self.feed_forward(self.attention_norm(h))
+
+
+WIRINGS = {
+    "no sum": Overwriting,
+    "both read x": Parallel,
+    "other order": OtherOrder,
+    "norms exchanged": NormsExchanged,
+}
+
+
+def wirings(subject: Subject, text: str) -> dict[str, float]:
+    """The loss of a model, and of copies whose blocks are wired otherwise: the same weights, the same shapes."""
+    ids, model = subject.ids(text), subject.model
+    losses = {"as trained": probe.loss_of(model, ids)}
+    losses |= {name: probe.loss_of(with_parts(model, block=block), ids) for name, block in WIRINGS.items()}
+    changed = {name: loss for name, loss in losses.items() if name != "as trained"}
+    least, worst = min(changed, key=changed.__getitem__), max(changed, key=changed.__getitem__)
+    title = (
+        f"The same weights, wired otherwise: from {losses['as trained']:.1f} to {changed[least]:.1f} ({least}), "
+        f"and up to {changed[worst]:.1f} ({worst})"
+    )
+    alt = "Bars of the loss: as trained, and with blocks wired in other ways, beside knowing nothing."
+    show_figure(figures.draw_wirings(losses, math.log(model.config.vocab_size), title), alt)
+    return losses
+
+
+def shape_ladder(subject: Subject, text: str, other: str = "llama3-8b") -> None:
+    """The shape of every tensor between ids and logits, read off the running model, and off a large one.
+
+    The large one runs on the meta device: shapes alone, no numbers.
+    """
+    n, models = subject.ids(text).shape[1], {}
+    models[subject.name] = _shapes(subject.model, n)
+    with torch.device("meta"):
+        models[other] = _shapes(Transformer(LlamaConfig.from_preset(other)), n)
+    rungs = [(label, kind, [shapes[label] for shapes in models.values()]) for label, kind in LADDER.items()]
+    depths = subject.model.config.n_layers, LlamaConfig.from_preset(other).n_layers
+    names = [f"{name}: {depth} such blocks" for name, depth in zip(models, depths, strict=True)]
+    (_, dim), (_, dim_8b) = (shapes["x: the stream"] for shapes in models.values())
+    title = (
+        f"{n} ids become {n} x {dim:,} numbers, and leave every block as {n} x {dim:,}; "
+        f"in the 8B as {n} x {dim_8b:,}"
+    )
+    alt = "Two columns of bars, tiny and the 8B: the shape of each tensor from ids through a block to the logits."
+    show_figure(figures.draw_shape_ladder(rungs, names, range(2, 12), title), alt)
+
+
+LADDER = {
+    "t: ids": "token",
+    "x: the stream": "stream",
+    "N(x): a copy, normalised": "norm",
+    "queries": "query",
+    "keys": "key",
+    "values": "value",
+    "who attends to whom": "query",
+    "A: attention writes": "query",
+    "h = x + A": "stream",
+    "gate times value": "feed-forward",
+    "F: feed-forward writes": "feed-forward",
+    "x' = h + F": "stream",
+    "N(x): the last norm": "norm",
+    "z: logits": "logits",
+}
+
+
+def _shapes(model: Transformer, n: int) -> dict[str, list[int]]:
+    """The shapes of one sequence of `n` tokens, without the axis of the batch, by the labels of `LADDER`."""
+    names = ["tok_embeddings", "norm", "output"]
+    names += [f"layers.0.{part}" for part in ("attention_norm", "attention", "feed_forward")]
+    names += ["layers.0", "layers.0.attention.wo", "layers.0.feed_forward.w_down", "layers.0.ffn_norm"]
+    names += [f"layers.0.attention.{w}" for w in ("wq", "wk", "wv")]
+    tokens = torch.zeros(1, n, dtype=torch.int64, device=model.norm.weight.device)
+    with probe.recording(model, names) as record:
+        model(tokens)
+    seen = {name: list(value.shape[1:]) for name, value in record.outputs.items()}
+    read = {name: list(value.shape[1:]) for name, value in record.inputs.items()}
+    head_dim = model.config.head_dim
+    q, k, v = ([seen[f"layers.0.attention.{w}"][-1] // head_dim, n, head_dim] for w in ("wq", "wk", "wv"))
+    found = [
+        read["tok_embeddings"],
+        seen["tok_embeddings"],
+        seen["layers.0.attention_norm"],
+        q,
+        k,
+        v,
+        [q[0], n, n],
+    ]
+    found += [seen["layers.0.attention"], read["layers.0.ffn_norm"], read["layers.0.feed_forward.w_down"]]
+    found += [seen["layers.0.feed_forward"], seen["layers.0"], seen["norm"], seen["output"]]
+    return dict(zip(LADDER, found, strict=True))
+
+
+def by_hand(words: Sequence[str], *stages: Float[Tensor, "tokens features"]) -> list[str]:
+    """The stream of the model made by hand: after the embedding, after attention, after the feed-forward.
+
+    Returns the word that it says after each token, "nothing" where no word is ahead.
+    """
+    next_words = stages[-1][:, -len(words) :]
+    said = [words[int(row.argmax())] if row.max() > 0 else "nothing" for row in next_words]
+    names = ("x: embedding", "h: and attention", "x': and feed-forward")
+    last = words[len(said) - 1]
+    title = f"A model made by hand: after {last!r} it says {said[-1]!r}, and every number is a 0 or a 1"
+    if stages[-1].unique().tolist() != [0, 1]:
+        title = f"A model made by hand: after {last!r} it says {said[-1]!r}"
+    alt = "Three panels of squares, a row for each of three words: what each part has written into the stream."
+    show_figure(figures.draw_by_hand(dict(zip(names, stages, strict=True)), words, said, title), alt)
+    return said
+
+
+def looked_up(subject: Subject, text: str) -> None:
+    """The rows that the embedding gives to the tokens of a text."""
+    ids = subject.ids(text)
+    x, words, tokens = subject.model.tok_embeddings(ids)[0].float().cpu(), subject.words(text), ids[0].tolist()
+    most = max(tokens, key=tokens.count)
+    alike = [i for i, token in enumerate(tokens) if token == most and tokens.count(most) > 1]
+    title = f"{len(tokens)} tokens become {len(tokens)} rows of {x.shape[1]:,} numbers; "
+    title += f"{words[alike[0]]!r} is {len(alike)} times the same one" if alike else "no token comes twice"
+    alt = "A grid of values, a row for each token of the sentence and a column for each feature."
+    show_figure(figures.draw_looked_up(x, words, alike, title), alt)
+
+
+def two_writes(subject: Subject, text: str, block: int) -> None:
+    """What the two parts of a block add to the last token of `text`, drawn in the plane that both lie in."""
+    added = probe.writes(subject.model, subject.ids(text))
+    a, f = (added[f"{block}.{part}"][0, -1].float().cpu() for part in ("attention", "feed_forward"))
+    along = F.normalize(a, dim=0)
+    across = f - (f @ along) * along
+    word = subject.words(text)[-1]
+    angle = math.degrees(math.acos(max(-1.0, min(1.0, F.cosine_similarity(a, f, dim=0).item()))))
+    title = (
+        f"Block {block} adds to {word!r} twice: a vector {a.norm():.0f} long, then one {f.norm():.0f} long, "
+        f"{angle:.0f}° apart"
+    )
+    alt = "Two arrows, tip to tail: what attention adds and what the feed-forward adds; grey, their sum."
+    ends = (a.norm().item(), 0.0), ((f @ along).item(), across.norm().item())
+    show_figure(figures.draw_two_writes(*ends, repr(word), title), alt)
+
+
+def walk(subject: Subject, text: str) -> None:
+    """The stream of the last token of `text` as a walk: towards the word that comes out, and across."""
+    model, ids = subject.model, subject.ids(text)
+    stream = torch.stack([x[0, -1] for x in probe.residual_stream(model, ids).values()])
+    token = int(model.output(model.norm(stream[-1])).argmax())
+    towards = F.normalize(word_direction(model, token), dim=0)
+    stream = stream.float().cpu()
+    reached = stream @ towards
+    rest = stream - reached[:, None] * towards
+    across = rest @ torch.linalg.svd(rest.diff(dim=0), full_matrices=False).Vh[0]
+    (word,) = token_strings(torch.tensor([token]), subject.tokenizer)
+    share = reached[-1] / stream[-1].norm()
+    title = (
+        f"{len(stream) - 1} steps: from {stream[0].norm():.1f} the vector grows to {stream[-1].norm():.0f}, "
+        f"at a cosine of {share:.2f} with the direction of {word!r}"
+    )
+    alt = "A path of arrows in a plane, blue for attention and red for the feed-forward, from the embedding on."
+    path = torch.stack([reached, across], dim=1)
+    show_figure(figures.draw_walk(path, subject.places()[:-1], word, title), alt)
+
+
+def word_direction(model: Transformer, token: int) -> Float[Tensor, " dim"]:
+    """The direction of the stream along which the logit of `token` rises above the mean of all."""
+    output = probe.dequantized_weight(model.output)
+    return model.norm.weight.detach().float().cpu() * (output[token] - output.mean(dim=0))
+
+
+def last_logits(subject: Subject, text: str) -> None:
+    """The logits after the last token of `text`, and what softmax makes of the five largest."""
+    logits = subject.model(subject.ids(text))[0, -1].cpu()
+    p, tokens = logits.softmax(dim=-1).topk(5)
+    words = [*map(repr, token_strings(tokens, subject.tokenizer))]
+    title = (
+        f"Of {len(logits):,} logits the largest, {logits.max():.1f}, is that of {words[0]}; "
+        f"softmax makes {p[0]:.0%} of it"
+    )
+    alt = "Left, a histogram of all logits with the largest marked; right, the five likeliest words as bars."
+    show_figure(figures.draw_logits(logits, words, p.tolist(), title), alt)
+
+
+def sampled(subject: Subject, text: str, temperature: float, top_p: float) -> Figure:
+    """The five likeliest next words and all others: as the model has them, and as the sampler draws them."""
+    logits = subject.model(subject.ids(text))[0, -1].cpu()
+    plain = logits.softmax(dim=-1)
+    p, order = (logits / temperature).softmax(dim=-1).sort(descending=True)
+    kept = p.where(p.cumsum(dim=-1) - p <= top_p, 0) if top_p < 1 else p
+    drawn = torch.zeros_like(kept).scatter(0, order, kept / kept.sum())
+    first = plain.topk(5).indices
+    words = [*map(repr, token_strings(first, subject.tokenizer)), f"{len(plain) - 5:,} others"]
+    bars = {
+        name: [*values[first].tolist(), 1 - values[first].sum().item()]
+        for name, values in (("as the model has them", plain), ("as they are drawn", drawn))
+    }
+    left = int((drawn > 0).sum())
+    title = (
+        f"Temperature {temperature:g}, top-p {top_p:g}: {left:,} of {len(plain):,} words are left, "
+        f"the first with {drawn.max():.0%}"
+    )
+    return figures.draw_sampling(words, bars, title)
+
+
+def lesson(
+    losses: Sequence[float], pupil: nn.Module, unseen: Float[Tensor, "windows length"], vocab: int
+) -> float:
+    """The curve of a training, and the loss of its model on text that it never saw, in nats per character."""
+    guesses: Callable[[Tensor], Tensor] = pupil
+    held_out = probe.next_token_losses(guesses(unseen).detach(), unseen).mean().item()
+    title = (
+        f"From {losses[0]:.2f} to {held_out:.2f} nats per character in {len(losses)} steps: "
+        f"a character is {math.exp(losses[0] - held_out):.0f} times as probable"
+    )
+    alt = "A falling line: the loss of each training step, beside knowing nothing and the loss on unseen text."
+    show_figure(figures.draw_lesson(losses, math.log(vocab), held_out, title), alt)
+    return held_out

@@ -1,0 +1,108 @@
+"""Part 7 - what is shown of tiny's own training, and in 'Going further': compression and speed."""
+
+import csv
+from typing import Any
+
+from decoding_llama3.experiments import snapshots, training
+from decoding_llama3.inference.data import data_directory
+from decoding_llama3.inference.generator import generate
+from decoding_llama3.inspect import probe
+from decoding_llama3.json_files import read_json
+from decoding_llama3.lessons.figures import transformer_further as figures
+from decoding_llama3.lessons.show import show_figure, show_table
+from decoding_llama3.lessons.subject import Subject
+from decoding_llama3.transformer import Transformer
+
+
+def moments(subject: Subject, opening: str, text: str, tokens: int = 14) -> list[float]:
+    """Tiny at four moments of its training: the loss on `text`, and how it goes on. Returns the losses."""
+    settings = _read("tiny-llama3/training.json")["settings"]
+    untrained = Transformer(subject.model.config)
+    training.initialize(untrained, settings["seed"])
+    nets = {0: untrained}
+    for step, path in snapshots.snapshots().items():
+        nets[step] = snapshots.load_snapshot(path, subject.model.config)
+    nets[settings["steps"]] = subject.model
+    prompt, rows, losses = subject.ids(opening)[0].tolist(), [], []
+    for step, net in nets.items():
+        losses.append(probe.loss_of(net, subject.ids(text)))
+        said = generate(net, prompt, tokens, temperature=0.7, top_p=0.9, seed=1)
+        rows.append([f"{step:,}", f"{losses[-1]:.2f}", " ".join(subject.tokenizer.decode(said).split())])
+    show_table(rows, ["steps", "loss on the tale", f"after {opening!r} it writes"])
+    return losses
+
+
+def compression() -> dict[str, float]:
+    """Bits per byte of an unseen book: programs that make files small, tables of letters, tiny. Returns them."""
+    quality = _read("tiny-llama3/evaluation.json")
+    bits, best = quality["bits_per_byte"], quality["ratios"]["best_ngram_order"]
+    shown = {
+        "gzip": bits["gzip"]["after_training"],
+        "xz": bits["xz"]["after_training"],
+        "table: a letter after 4": bits["ngram"]["5"],
+        f"table: a letter after {best - 1}": bits["ngram"][str(best)],
+        "tiny": bits["model"],
+    }
+    title = (
+        f"Tiny needs {bits['model']:.2f} bits per byte of an unseen book, "
+        f"the best table of letters {bits['ngram'][str(best)]:.2f}"
+    )
+    alt = "Bars of bits per byte of an unseen book: gzip, xz, two tables of letters and tiny."
+    show_figure(figures.draw_bits(shown, title), alt)
+    known = quality["memorised"]["training"]
+    print(f"of {known['prompts']:,} passages begun, it continued none word for word", end=" ")
+    print(f"beyond {known['characters']['longest']} characters")
+    return shown
+
+
+def speed_rungs() -> list[float]:
+    """Four ways to get the next token from the same weights, as kept: seconds per token, in their order."""
+    ladder = _read("benchmarks/ladder-125m.json")
+    rungs, machine = ladder["rungs"], ladder["machine"]
+    times = [rung["measured_seconds"] for rung in rungs]
+    cached = dict(zip((rung["name"] for rung in rungs), times, strict=True))["KV cache"]
+    title = (
+        f"With a cache {1e3 * cached:.0f} ms per token; compiled and in int8 {1e3 * times[-1]:.1f}, "
+        f"{cached / times[-1]:.1f} times as fast"
+    )
+    alt = f"A dot for each of {', '.join(r['name'] for r in rungs)}, measured, beside what was predicted."
+    show_figure(figures.draw_speed_ladder(rungs, title), alt)
+    print(f"{ladder['model']}, {ladder['plan']['dtype']}, after {ladder['context']} tokens")
+    print(f"{machine['processor']}, {machine['threads']} threads, torch {machine['torch']}")
+    print(f"reads {ladder['limits']['read_bytes_per_s'] / 1e9:.0f} GB/s, ", end="")
+    print(f"{ladder['limits']['flops_per_s'] / 1e9:.0f} GFLOP/s in matrix products")
+    return times
+
+
+def heads_learned() -> list[dict[str, float]]:
+    """When tiny's best previous-token head and its best induction head came, as its training measured them."""
+    with (data_directory() / "tiny-llama3" / "learning.csv").open(encoding="utf-8", newline="") as file:
+        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    jump = max(range(1, len(rows)), key=lambda i: rows[i]["induction"] - rows[i - 1]["induction"])
+    before, after = rows[jump - 1], rows[jump]
+    title = (
+        f"From step {before['step']:,.0f} to {after['step']:,.0f} both jump: the best induction head from "
+        f"{before['induction']:.2f} to {after['induction']:.2f}, the best previous-token head from "
+        f"{before['previous']:.2f} to {after['previous']:.2f}"
+    )
+    alt = "Two lines over training steps: how well the best previous-token and the best induction head work."
+    show_figure(figures.draw_heads_learned(rows, title), alt)
+    return rows
+
+
+def shapes_tried(flops: float = 8.2e13) -> list[dict[str, str]]:
+    """Trainings of tiny's vocabulary in other depths and widths, near one budget of FLOPs; returned as kept."""
+    with (data_directory() / "tiny-llama3" / "shapes.csv").open(encoding="utf-8", newline="") as file:
+        runs = [run for run in csv.DictReader(file) if abs(float(run["flops"]) / flops - 1) < 0.05]
+    alike = [run for run in runs if run["vocab_size"] == "4096" and 5e6 < int(run["parameters"]) < 6e6]
+    alike.sort(key=lambda run: int(run["layers"]))
+    names = ("layers", "dim", "parameters", "seed", "bits_per_byte")
+    rows = [[int(run[name]) if name != "bits_per_byte" else run[name] for name in names] for run in alike]
+    show_table(rows, [name.replace("_", " ") for name in names], f"{flops:.2g} FLOPs each")
+    return alike
+
+
+def _read(path: str) -> dict[str, Any]:
+    """A JSON file of the package's data."""
+    file = data_directory() / path
+    return read_json(file, file.name)[0]
