@@ -91,7 +91,7 @@ def test_a_ride_shows_tokens_ids_numbers_stations_and_each_depth():
 
 
 def test_logits_show_rows_products_and_sums():
-    figure = tokenizer_tour.draw_logits({" a": (1, -2), ",": (0, 3)}, (2, -1), [4, -3], "title")
+    figure = tokenizer_tour.draw_six_logits({" a": (1, -2), ",": (0, 3)}, (2, -1), [4, -3], "title")
     left, right = figure.axes
     assert "+1·2 -2·(-1)" in texts(left)
     assert "( 1, -2)" in texts(left)

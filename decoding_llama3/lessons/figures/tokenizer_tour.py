@@ -149,7 +149,7 @@ def draw_next(panels: Mapping[str, tuple[Float[Tensor, " top"], Sequence[str]]],
     return figure
 
 
-def draw_logits(
+def draw_six_logits(
     rows: Mapping[str, Sequence[int]], vector: Sequence[int], logits: Sequence[int], title: str
 ) -> Figure:
     """A row of numbers for each word, the arithmetic of its product with a vector, and the sum as a bar."""

@@ -61,7 +61,7 @@ def six_logits() -> None:
     best = max(range(len(words)), key=logits.__getitem__)
     title = f"Six words, six logits: {token_label(words[best])} agrees best with x, {logits[best]:+d}"
     alt = "Six rows of three numbers, each multiplied with one vector; the sums as bars."
-    show_figure(figures.draw_logits(ROWS, VECTOR, logits, title), alt)
+    show_figure(figures.draw_six_logits(ROWS, VECTOR, logits, title), alt)
 
 
 def six_probabilities() -> None:
