@@ -55,7 +55,7 @@ def copying_heads(*subjects: Subject | None) -> None:
 
 
 def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
-    """The loss on words said again without the copying heads, without those on the token before, and with controls:
+    """Loss on words said again without the copying heads, without those on the token before, and with controls:
     each block's attention as a whole, and as many heads drawn by chance.
     """
     model, ids = subject.model, subject.ids(text)
