@@ -343,7 +343,7 @@ def test_block_3_of_tiny_says_time_and_head_1_alone_nearly_suffices(shown, tiny)
         look.block_heads(tiny, "Once upon a", 3)
     handed, single = shown
     assert (
-        "tiny's ' time' falls from 0.995 to 0.009 without block 3's attention; block 3's, handed over"
+        "tiny's ' time' has 0.995, and 0.009 without block 3's attention; block 3's, handed over"
         in in_one_line(handed)
     )
     left, right = single.axes

@@ -11,7 +11,7 @@ from decoding_llama3.lessons import style
 
 def draw_sharing(n_heads: int, n_kv_heads: int, lines: Sequence[str], title: str) -> Figure:
     """Each query wired to the keys and values that serve it: one each, shared by some, or one for all."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 2.9))
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 2.6))
     ax.set(xlim=(-1, n_heads + 0.2), ylim=(-2.6, 2.5))
     ax.axis("off")
     share = n_heads // n_kv_heads

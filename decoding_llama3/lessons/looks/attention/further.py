@@ -55,8 +55,8 @@ def copying_heads(*subjects: Subject | None) -> None:
 
 
 def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
-    """The loss on words said again without the copying heads, without the previous-token heads, and with controls:
-    every other block's attention as a whole, and as many heads as were named, drawn by chance.
+    """Loss on words said again without the copying heads, without those on the token before, and with controls:
+    each block's attention as a whole, and as many heads drawn by chance.
     """
     model, ids = subject.model, subject.ids(text)
     tokens, periods = repeats_for(subject, batch=4)
@@ -73,8 +73,7 @@ def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
             return heads.repeat_losses(model, tokens, periods)[1]
 
     every = itertools.product(range(model.config.n_layers), range(model.config.n_heads))
-    spoken_for = {pair for silent in named.values() for pair in silent}
-    others = [pair for pair in every if pair not in spoken_for]
+    others = sorted(set(every) - {pair for silent in named.values() for pair in silent})
     groups, rows = [], []
     for name, silent in named.items():
         groups.append((f"the {len(silent)} {name}", [loss_without(silent)]))

@@ -32,7 +32,7 @@ def handed_over(text: str, *subjects: Subject | None) -> None:
         panels[subject.name] = whole, without, handed
         least, most = int(without.argmin()), int(handed.argmax())
         told.append(
-            f"{subject.name}'s '{guess}' falls from {whole:.3f} to {without[least]:.3f} without block {least}'s "
+            f"{subject.name}'s '{guess}' has {whole:.3f}, and {without[least]:.3f} without block {least}'s "
             f"attention; block {most}'s, handed over, makes {handed[most]:.3f} of it"
         )
     alt = "Bars for each block: the probability of a word without its attention, and where it is handed over."
