@@ -13,7 +13,7 @@ from decoding_llama3.inspect import probe
 from decoding_llama3.lessons.figures import transformer_models as figures
 from decoding_llama3.lessons.show import held_out_ids, is_slow, show_figure, show_table
 from decoding_llama3.lessons.subject import Subject, present, token_strings
-from decoding_llama3.transformer import Transformer
+from decoding_llama3.transformer import Transformer, TransformerBlock
 
 Writes = dict[str, Float[Tensor, "batch seq dim"]]
 
@@ -98,6 +98,7 @@ def silenced(
     puts = {part: torch.cat([torch.zeros_like(written[:1]), written]) for part, written in others.items()}
     x = model.tok_embeddings(ids)
     for i, layer in enumerate(model.layers):
+        assert isinstance(layer, TransformerBlock)
         h = x + layer.attention(layer.attention_norm(x), positions, rotation)
         h = torch.cat([h, x[:1] + puts[f"{i}.attention"]])
         x = h + layer.feed_forward(layer.ffn_norm(h))
@@ -111,7 +112,11 @@ def silenced(
 @contextmanager
 def _silent(part: torch.nn.Module) -> Iterator[None]:
     """While the context is open, `part` writes zeros."""
-    handle = part.register_forward_hook(lambda module, args, output: torch.zeros_like(output))
+
+    def write(module: torch.nn.Module, args: tuple, output: Tensor) -> Tensor:
+        return torch.zeros_like(output)
+
+    handle = part.register_forward_hook(write)
     try:
         yield
     finally:
