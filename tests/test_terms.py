@@ -69,8 +69,8 @@ def teaching(term: str) -> list[tuple[int, int]]:
 
 
 def formulas(text: str) -> list[str]:
-    """What stands between dollars, code and its output left out."""
-    text = re.sub(r"```.*?```|`[^`\n]*`|\\\$", " ", text, flags=re.DOTALL)
+    """What stands between dollars, without code, its output, and the words that label a brace."""
+    text = re.sub(r"```.*?```|`[^`\n]*`|\\\$|_\{\\text\{[^}]*\}\}", " ", text, flags=re.DOTALL)
     return [a or b for a, b in re.findall(r"\$\$(.+?)\$\$|\$([^$\n]+)\$", text, flags=re.DOTALL)]
 
 
@@ -117,9 +117,11 @@ def words_of(name: str) -> set[str]:
 
 
 def uses(term: str, part: int) -> list[str]:
-    """Where a part needs the term: in a formula, or in a name in its code."""
+    """Where a part needs the term: in a formula, or in a name in its code. What goes further is not needed."""
     allowed, found = exempt(), []
     for i, cell in enumerate(cells(part)):
+        if cell["section"] == "Going further":
+            continue
         if cell["cell_type"] == "markdown":
             needed = [f for f in formulas(source(cell)) if set(re.findall(r"[a-z]+", f.lower())) & WORDS[term]]
         else:

@@ -166,7 +166,7 @@ def test_the_width_rule_marks_what_is_rounded():
 
 
 def test_a_ladder_has_a_line_per_token_at_each_stage():
-    (ax,) = figures.draw_shape_ladder({"m": [("ids", 1), ("rows", 6), ("output", 20)]}, 3, "title").axes
+    (ax,) = figures.draw_shapes_by_step({"m": [("ids", 1), ("rows", 6), ("output", 20)]}, 3, "title").axes
     lengths = [[segment[1][0] for segment in bundle.get_segments()] for bundle in ax.collections]
     assert lengths == [[1] * 3, [6] * 3, [20] * 3]
     assert texts(ax) == ["3 ids", "3 x 6", "3 x 20"]
@@ -352,7 +352,7 @@ def test_the_width_is_the_rules(shown):
 
 def test_a_ladder_has_the_shapes_that_run(shown, subject):
     c = dl.LlamaConfig.from_preset("llama3-8b")
-    look.shape_ladder("a bird", subject, "8B", c)
+    look.shapes_by_step("a bird", subject, "8B", c)
     n = subject.ids("a bird").shape[1]
     ((title, figure),) = shown
     assert title.startswith(f"{n} tokens are {n} rows all the way")

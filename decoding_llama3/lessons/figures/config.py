@@ -94,7 +94,7 @@ def draw_width_rule(
     return figure
 
 
-def draw_shape_ladder(panels: Mapping[str, Sequence[tuple[str, int]]], n_tokens: int, title: str) -> Figure:
+def draw_shapes_by_step(panels: Mapping[str, Sequence[tuple[str, int]]], n_tokens: int, title: str) -> Figure:
     """The tensors of a sentence on its way up, to scale in width: a line per token, the last token's marked.
 
     Each panel is a model with its stages from the bottom to the top: name, and numbers per token.

@@ -5,7 +5,7 @@ from decoding_llama3.lessons.looks.config.building import (
     changed_fields,
     count_elsewhere,
     embedded_rows,
-    shape_ladder,
+    shapes_by_step,
     toy_lookup,
     width_rule,
 )
@@ -26,7 +26,7 @@ __all__ = [
     "memory_need",
     "moved",
     "nearest_rows",
-    "shape_ladder",
+    "shapes_by_step",
     "swept_fields",
     "tied_saving",
     "towers",

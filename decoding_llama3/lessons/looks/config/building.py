@@ -81,7 +81,7 @@ def width_rule(dim: int, multiplier: float, multiple_of: int, other_multiple: in
     show_figure(figures.draw_width_rule(dims, widths, (dim, unrounded, rounded), title), alt)
 
 
-def shape_ladder(text: str, subject: Subject, name: str, config: LlamaConfig) -> None:
+def shapes_by_step(text: str, subject: Subject, name: str, config: LlamaConfig) -> None:
     """What the rows of a text become in a model at hand, and in one of which only the configuration is."""
     ids, panels = subject.ids(text), {}
     with torch.device("meta"):  # tensors with shapes and without memory
@@ -93,7 +93,7 @@ def shape_ladder(text: str, subject: Subject, name: str, config: LlamaConfig) ->
         panels[label] = [("ids", 1), *widths]
     title = f"{ids.shape[1]} tokens are {ids.shape[1]} rows all the way; only the length of a row changes"
     alt = "From the bottom up, each tensor as a bundle of lines, one per token, as long as it is wide."
-    show_figure(figures.draw_shape_ladder(panels, ids.shape[1], title), alt)
+    show_figure(figures.draw_shapes_by_step(panels, ids.shape[1], title), alt)
 
 
 def count_elsewhere(config_json: str, expected: int) -> None:
