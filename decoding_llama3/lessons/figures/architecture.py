@@ -124,7 +124,8 @@ def _draw_box(ax: Axes, box: _Box, lit: str | None) -> None:
     ax.text(x, y - 0.19, box.shape, ha="center", va="center", color=ink, fontsize=11, zorder=5)
     above = box.y > _BRANCH
     y, align = (box.y + box.height + 0.03, "bottom") if above else (box.y - 0.05, "top")
-    ax.text(box.x + 0.03, y, f"part {_NUMBERS[box.part]}", ha="left", va=align, color=_INK, fontsize=11)
+    number = 2 if box.title == "embedding" else _NUMBERS[box.part]  # Part 7 lights it, Part 2 teaches it
+    ax.text(box.x + 0.03, y, f"part {number}", ha="left", va=align, color=_INK, fontsize=11)
 
 
 def _is_lit(part: str, lit: str | None) -> bool:

@@ -237,7 +237,7 @@ def last_logits(subject: Subject, text: str) -> None:
     words = [*map(repr, token_strings(tokens, subject.tokenizer))]
     title = (
         f"Of {len(logits):,} logits the largest, {logits.max():.1f}, is that of {words[0]}; "
-        f"softmax makes {p[0]:.0%} of it"
+        f"softmax gives this token {p[0]:.0%}"
     )
     alt = "Left, a histogram of all logits with the largest marked; right, the five likeliest words as bars."
     show_figure(figures.draw_logits(logits, words, p.tolist(), title), alt)
