@@ -106,6 +106,7 @@ class Colab:
         assert list(folder.iterdir()) == []
         resources = {"metadata": {"path": str(folder)}}
         client = NotebookClient(notebook, timeout=300, kernel_name="colab", resources=resources)
+        client.widget_registry.clear()  # answering an output widget it may miss the kernel's reply for ever
         before, os.environ["JUPYTER_PATH"] = os.environ.get("JUPYTER_PATH"), str(self.folder)
         try:
             return client.execute(env=self.environment(**settings))
