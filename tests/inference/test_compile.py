@@ -243,7 +243,9 @@ def test_what_is_done_to_a_model_for_a_while_counts_for_that_while(opened):
 @pytest.mark.long
 @compiles
 @pytest.mark.parametrize(
-    "parts", [{"attention": HalvedAttention}, {"norm": PlusOne}, {"rotate": lambda x, rotation: x}], ids=str
+    "parts",
+    [{"attention": HalvedAttention}, {"norm": PlusOne}, {"rotate": lambda x, rotation: x}],
+    ids=lambda parts: "".join(parts),
 )
 def test_a_model_with_parts_exchanged_decodes_as_the_eager_one_does(parts):
     model, eager = compiled_and_eager()

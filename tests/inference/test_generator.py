@@ -211,7 +211,9 @@ def test_no_tokens_may_be_asked_for(model):
 
 
 @pytest.mark.parametrize(
-    "kind", [torch.tensor, np.array, tuple, lambda ids: list(np.array(ids)), lambda ids: iter(ids)], ids=str
+    "kind",
+    [torch.tensor, np.array, tuple, lambda ids: list(np.array(ids)), lambda ids: iter(ids)],
+    ids=["tensor", "array", "tuple", "numbers of an array", "iterator"],
 )
 def test_ids_may_come_in_any_sequence(kind, model):
     expected = list(dl.generate(model, PROMPT, 5))
