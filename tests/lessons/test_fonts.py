@@ -9,7 +9,17 @@ from matplotlib import pyplot as plt
 
 import decoding_llama3 as dl
 from decoding_llama3.lessons import fonts, show, style
-from decoding_llama3.lessons.figures import attention, feed_forward, feed_forward_models, tokenizer, transformer
+from decoding_llama3.lessons.figures import (
+    attention,
+    config,
+    feed_forward,
+    feed_forward_models,
+    rope_models,
+    tokenizer,
+    tokenizer_tour,
+    transformer,
+    transformer_models,
+)
 
 TEXTS = {
     "German": "ein König",
@@ -45,11 +55,17 @@ def draw_all(labels, title):
     yield feed_forward_models.draw_pushers_silenced(
         {"tiny": ((0, 1), [0.5, 0.4], {kind: torch.rand(2, 2) for kind in "ab"})}, labels[0], title
     )
-    yield tokenizer.draw_next(torch.full((n,), 0.5 / n), labels, title)
     yield tokenizer.draw_cuts({1: pieces}, title)
-    yield transformer.draw_lens([labels], torch.full((1, n), 0.5), labels, [0], title)
-    yield transformer.draw_contributions(["embedding"], [1.0], labels[0], title)
-    yield transformer.draw_sampling(labels, {kind: torch.full((n,), 1 / n) for kind in "ab"}, title)
+    yield tokenizer.draw_rows({"tokens": pieces}, range(n), title)
+    yield tokenizer.draw_conversation([[(label, False) for label in labels]], title)
+    yield tokenizer_tour.draw_next({"tiny": (torch.full((n,), 0.5 / n), labels)}, title)
+    yield tokenizer_tour.draw_surprises({"tiny": (labels, torch.ones(n))}, title)
+    yield config.draw_embedded_rows(labels, torch.randn(n, 48), [0], title)
+    yield rope_models.draw_looks_back({"tiny": (labels, square, square)}, title)
+    yield transformer.draw_looked_up(torch.randn(n, 8), labels, [0], title)
+    yield transformer.draw_logits(torch.randn(50), labels, [0.5 / n] * n, title)
+    yield transformer.draw_sampling(labels, {kind: [1 / n] * n for kind in "ab"}, title)
+    yield transformer_models.draw_lens([labels], torch.full((1, n), 0.5), labels, ["block 0"], title)
 
 
 def warnings_about_fonts(figures, folder):

@@ -120,7 +120,7 @@ def _badge(ax: Axes, x: float, y: float, text: str, ink: str, shape: str, face: 
 
 def draw_likeness(maps: Mapping[str, Float[Tensor, "seq seq"]], words: Sequence[str], title: str) -> Figure:
     """Two ways to compare tokens with each other: row = the token that attends, column = the one attended to."""
-    figure, axes = plt.subplots(1, len(maps), figsize=(style.WIDTH, 5.0), sharey=True)
+    figure, axes = plt.subplots(1, len(maps), figsize=(style.WIDTH, 5.7), sharey=True)
     for ax, (name, values) in zip(axes, maps.items(), strict=True):
         ax.imshow(values, cmap=style.SEQUENTIAL, vmin=0, vmax=1)
         ax.plot([-0.5, len(words) - 0.5], [-0.5, len(words) - 0.5], color="white", linewidth=1, linestyle=":")

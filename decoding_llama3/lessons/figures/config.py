@@ -11,6 +11,7 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 from torch import Tensor
 
 from decoding_llama3.lessons import style
+from decoding_llama3.lessons.fonts import drawable
 
 
 def draw_toy_lookup(
@@ -60,7 +61,7 @@ def draw_embedded_rows(
     shown = rows[:, :features]
     limit = shown.abs().quantile(0.99).item()
     image = ax.imshow(shown.numpy(), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-    ax.set_yticks(range(len(words)), list(words))
+    ax.set_yticks(range(len(words)), [drawable(word) for word in words])
     for place in same:
         ax.get_yticklabels()[place].set_color(style.MARKED)
         corner = (-0.45, place - 0.45)

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from decoding_llama3.lessons import style
+from decoding_llama3.lessons.fonts import drawable
 
 Shares = Float[Tensor, "seq seq"]
 DASHES = ("-", "--", "-.", ":")
@@ -31,7 +32,8 @@ def draw_looks_back(panels: Mapping[str, tuple[Sequence[str], Shares, Shares]], 
                     )
             ax.set_title(f"{name}: {how}", fontsize=12, fontweight="normal")
             ax.set(xlim=(-0.7, len(words) - 0.3), ylim=(-0.15, 1.05), yticks=[])
-            ax.set_xticks(range(len(words)), words, rotation=60, ha="right", rotation_mode="anchor")
+            shown = [drawable(word) for word in words]
+            ax.set_xticks(range(len(words)), shown, rotation=60, ha="right", rotation_mode="anchor")
             ax.spines["left"].set_visible(False)
     style.headline(figure, title)
     return figure

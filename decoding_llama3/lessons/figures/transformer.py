@@ -117,7 +117,7 @@ def draw_looked_up(
     figure, ax = plt.subplots(figsize=(style.WIDTH, 0.24 * len(words) + 1.5))
     limit = x.abs().quantile(0.99).item()
     image = ax.imshow(x.numpy(), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-    ax.set_yticks(range(len(words)), words)
+    ax.set_yticks(range(len(words)), [drawable(word) for word in words])
     for i, tick in enumerate(ax.get_yticklabels()):
         if i in alike:
             tick.set(color=style.MARKED, fontweight="bold")
@@ -201,8 +201,8 @@ def draw_logits(
     top = logits.max().item()
     left.plot([top], [0.7], "v", color=style.MARKED, markersize=9, clip_on=False)
     left.annotate(
-        f"{words[0]}: {top:.1f}", (top, 0.9), (0, 60), textcoords="offset points", color=style.MARKED, ha="right",
-        arrowprops={"arrowstyle": "-", "color": style.MARKED},
+        f"{drawable(words[0])}: {top:.1f}", (top, 0.9), (0, 60), textcoords="offset points", color=style.MARKED,
+        ha="right", arrowprops={"arrowstyle": "-", "color": style.MARKED},
     )  # fmt: skip
     left.set_yscale("log")
     left.set(xlabel="logit", ylabel="tokens of the vocabulary")

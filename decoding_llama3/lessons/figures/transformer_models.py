@@ -145,7 +145,7 @@ def draw_lens(
             word = (word.strip() or "␣").replace("\n", "⏎")
             short = word if len(word) <= 6 else f"{word[:5]}…"
             ax.text(i, depth, drawable(short), ha="center", va="center", fontsize=9.5, color=ink)
-    ax.set_xticks(range(len(tokens)), tokens, rotation=35, ha="right")
+    ax.set_xticks(range(len(tokens)), [drawable(token) for token in tokens], rotation=35, ha="right")
     ax.set_yticks(range(len(depths)), depths)
     ax.set(xlabel="after the token (darker: more probable)", ylabel="read off after")
     style.headline(figure, title)
