@@ -197,8 +197,10 @@ def show_figure(figure: Figure, alt: str) -> None:
     description = f"{title}. {alt}" if title else alt
     figure.savefig(full, format="png", dpi=2 * figure.dpi)
     plt.close(figure)
-    # 128 colours take a third of the bytes: notebooks carry their pictures along.
-    Image.open(full).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+    # 256 colours take a third of the bytes: notebooks carry their pictures along. They are chosen by their distance,
+    # not by how many pixels they fill, so that a scale of colours keeps its steps.
+    few = Image.open(full).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    few.save(buffer, "png", optimize=True)
     width, height = (round(side) for side in figure.get_size_inches() * figure.dpi)
     bundle = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": alt}
     display(bundle, raw=True, metadata={"image/png": {"width": width, "height": height, "alt": description}})
