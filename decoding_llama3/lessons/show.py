@@ -197,8 +197,8 @@ def show_figure(figure: Figure, alt: str) -> None:
     description = f"{title}. {alt}" if title else alt
     figure.savefig(full, format="png", dpi=2 * figure.dpi)
     plt.close(figure)
-    # 256 colours take a third of the bytes: notebooks carry their pictures along. They are chosen by their distance,
-    # not by how many pixels they fill, so that a scale of colours keeps its steps.
+    # 256 colours take a third of the bytes: notebooks carry their pictures along. They are chosen by distance,
+    # and not by how many pixels they fill, so that a scale of colours keeps its steps.
     few = Image.open(full).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     few.save(buffer, "png", optimize=True)
     width, height = (round(side) for side in figure.get_size_inches() * figure.dpi)
