@@ -24,7 +24,7 @@ def draw_toy_lookup(
     colours = dict(zip(sorted(set(ids.tolist())), style.VARIANTS[1:], strict=False))
     _draw_numbers(left, table, [f"{i} {word}" for i, word in enumerate(words)], colours, range(len(words)))
     right.yaxis.tick_right()
-    _draw_numbers(right, table[ids], [words[i] for i in ids], colours, ids.tolist())
+    _draw_numbers(right, table[ids], [words[int(i)] for i in ids], colours, ids.tolist())
     left.set_title(f"the table, {len(words)} x {table.shape[1]}", fontsize=12, fontweight="normal")
     right.set_title(f"what it makes of the ids {ids.tolist()}", fontsize=12, fontweight="normal")
     for place, i in enumerate(ids.tolist()):
@@ -78,9 +78,13 @@ def draw_width_rule(
 ) -> Figure:
     """The feed-forward's width by `dim`: the rule's line, and its steps; `at` has dim, unrounded and rounded."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.5))
-    looks = ({"color": style.RESIDUAL, "linewidth": 1.5}, {"color": style.FEED_FORWARD}, {"color": style.NEUTRAL})
-    for (name, values), look in zip(widths.items(), looks, strict=False):
-        ax.plot(dims, values, label=name, drawstyle="default" if look is looks[0] else "steps-post", **look)
+    looks = (
+        (style.RESIDUAL, 1.5, "default"),
+        (style.FEED_FORWARD, 2, "steps-post"),
+        (style.NEUTRAL, 2, "steps-post"),
+    )
+    for (name, values), (colour, width, drawn) in zip(widths.items(), looks, strict=False):
+        ax.plot(dims, values, label=name, color=colour, linewidth=width, drawstyle=drawn)
     dim, unrounded, rounded = at
     ax.plot([dim, dim], [unrounded, rounded], "o-", color=style.MARKED, markersize=6)
     ax.annotate(

@@ -60,7 +60,7 @@ def in_bytes(n_bytes: float) -> str:
 def draw_to_scale(config: LlamaConfig, load: Load, title: str, before: LlamaConfig | None = None) -> Figure:
     """The whole model, one of its blocks enlarged, and what lies on a card; dashed, the model `before`."""
     figure = plt.figure(figsize=(style.WIDTH, 5.4))
-    left, right = figure.subfigures(1, 2, width_ratios=(4, 5))
+    left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(4, 5))[0]
     tower = left.subplots()
     _draw_tower(tower, config, before)
     _name_floors(tower, config)
@@ -132,7 +132,10 @@ def _extent(config: LlamaConfig) -> tuple[float, float]:
 def _floors(config: LlamaConfig) -> list[tuple[float, float, float]]:
     """Length, thickness and bottom of the ground floor, of all blocks together, and of the roof."""
     dim, blocks = config.dim, config.dim * config.n_layers
-    floors = [(config.vocab_size, dim, 0), (sum(strips(config).values()), blocks, dim)]
+    floors: list[tuple[float, float, float]] = [
+        (config.vocab_size, dim, 0),
+        (sum(strips(config).values()), blocks, dim),
+    ]
     return floors if config.tie_embeddings else [*floors, (config.vocab_size, dim, dim + blocks)]
 
 

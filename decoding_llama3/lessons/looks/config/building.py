@@ -59,7 +59,7 @@ def block_matrices(config: LlamaConfig, *names: str) -> None:
     """Some matrices of a block, to scale, with the count of their numbers."""
     lengths = config_scale.strips(config)
     total = config.dim * sum(lengths[name] for name in names)
-    longest, shortest = max(names, key=lengths.get), min(names, key=lengths.get)
+    longest, shortest = max(names, key=lengths.__getitem__), min(names, key=lengths.__getitem__)
     ratio = lengths[longest] / lengths[shortest]
     size = "all equally large" if ratio == 1 else f"{longest} is {ratio:g} times {shortest}"
     title = f"{', '.join(names)}: {total:,} parameters per block; {size}"

@@ -80,7 +80,7 @@ def swept_fields(*subjects: Subject | None) -> dict[str, float]:
                 with probe.configured(model, **{field: value}, **shared):
                     losses[value] = probe.loss_of(model, ids)
             panels[subject.name][field] = getattr(c, field), losses
-            best.setdefault(field, min(losses, key=losses.get))
+            best.setdefault(field, min(losses, key=losses.__getitem__))
     lowest = [
         f"{name}'s at theta {min(sweeps['rope_theta'][1], key=sweeps['rope_theta'][1].get):,.0f}, trained with "
         f"{sweeps['rope_theta'][0]:,.0f}"
