@@ -137,7 +137,7 @@ TICS = {
         "A reader may find this hard.",
     ),
     "this machine": Tic(
-        r"(?<![\w.])/(work|tmp/x|root)/", "no path of one machine", "see /work/main/x", "see docs/work/x"
+        r"(?<![\w.])/(home|root|Users)/", "no path of one machine", "see /home/ann/x", "see docs/home/x"
     ),
 }
 

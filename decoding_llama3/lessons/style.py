@@ -1,6 +1,7 @@
 """One colour, one meaning, in every figure (Okabe-Ito palette, safe for colour-blind readers)."""
 
 import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import matplotlib as mpl
@@ -67,6 +68,12 @@ STYLE = {
 def thinned(count: int, most: int = 12) -> range:
     """Which of `count` places on an axis get a label: evenly, from the first on, `most` of them at most."""
     return range(0, count, max(1, -(-count // most)))
+
+
+def with_looks(items: Iterable[Any], *looks: Sequence[Any]) -> Iterator[tuple[Any, ...]]:
+    """Each of `items` with a look of its own of each kind; ValueError where there are more items than looks."""
+    items = list(items)
+    return zip(items, *(look[: len(items)] for look in looks), strict=True)
 
 
 def headline(figure: Figure, title: str) -> None:

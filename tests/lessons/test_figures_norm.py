@@ -238,3 +238,9 @@ def test_the_weights_of_a_feature_are_put_back(subject, capsys):
         look.exchanged_weight(subject, "Once upon a time", draws=2)
     after = dict(subject.model.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_nothing_is_left_undrawn_for_want_of_a_look():
+    assert list(style.with_looks("ab", (1, 2, 3), (4, 5, 6))) == [("a", 1, 4), ("b", 2, 5)]
+    with pytest.raises(ValueError, match="shorter"):
+        list(style.with_looks("abc", (1, 2)))

@@ -20,7 +20,7 @@ from decoding_llama3.inference.checkpoint.export import save_huggingface
 from decoding_llama3.inference.checkpoint.find import checkpoint_path
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
-KIND_OF = dict(zip((path.stem for path in NOTEBOOKS), SENTENCES, strict=False))  # eight kinds, seven parts
+KIND_OF = dict(zip((path.stem for path in NOTEBOOKS), list(SENTENCES)[: len(NOTEBOOKS)], strict=True))
 ELSEWHERE = f"""
 import dataclasses
 import sys

@@ -158,7 +158,7 @@ def draw_scores(scores: Float[Tensor, " seq"], words: Sequence[str], at: int, ti
 def draw_saturation(widths: Sequence[int], keys: Mapping[str, Sequence[float]], n_keys: int, title: str) -> Figure:
     """Over how many of `n_keys` random keys a random query spreads its weight, by the number of features."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.4))
-    for (name, values), colour in zip(keys.items(), (style.WRONG, style.QUERY, style.RESIDUAL), strict=False):
+    for (name, values), colour in style.with_looks(keys.items(), (style.WRONG, style.QUERY, style.RESIDUAL)):
         ax.plot(widths, values, "o-", color=colour)
         ax.annotate(
             name, (widths[-1], values[-1]), xytext=(8, 7), textcoords="offset points", va="center", color=colour

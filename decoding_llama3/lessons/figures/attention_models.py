@@ -131,9 +131,9 @@ def draw_copying_silenced(groups: Sequence[tuple[str, Sequence[float]]], whole: 
 
 
 def draw_forming(steps: Sequence[int], accuracy: Mapping[str, Float[Tensor, "seeds steps"]], title: str) -> Figure:
-    """The share of repeated letters that is predicted, by step of training: a thin line a seed, for each model."""
+    """The share of repeated letters that is predicted, by step: a thin line per seed, for each model."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
-    for (name, values), colour in zip(accuracy.items(), style.VARIANTS, strict=False):
+    for (name, values), colour in style.with_looks(accuracy.items(), style.VARIANTS):
         for seed in values.tolist():
             ax.plot(steps, [100 * share for share in seed], color=colour, linewidth=1.3, alpha=0.7)
         end = 100 * values[:, -1].mean().item()

@@ -21,7 +21,7 @@ def draw_toy_lookup(
     height = 0.36 * max(len(words), len(ids)) + 1.3
     figure, (left, gap, right) = plt.subplots(1, 3, figsize=(style.WIDTH, height), width_ratios=(4, 2, 4))
     gap.axis("off")
-    colours = dict(zip(sorted(set(ids.tolist())), style.VARIANTS[1:], strict=False))
+    colours = dict(style.with_looks(sorted(set(ids.tolist())), style.VARIANTS[1:]))
     _draw_numbers(left, table, [f"{i} {word}" for i, word in enumerate(words)], colours, range(len(words)))
     right.yaxis.tick_right()
     _draw_numbers(right, table[ids], [words[int(i)] for i in ids], colours, ids.tolist())
@@ -83,7 +83,7 @@ def draw_width_rule(
         (style.FEED_FORWARD, 2, "steps-post"),
         (style.NEUTRAL, 2, "steps-post"),
     )
-    for (name, values), (colour, width, drawn) in zip(widths.items(), looks, strict=False):
+    for (name, values), (colour, width, drawn) in style.with_looks(widths.items(), looks):
         ax.plot(dims, values, label=name, color=colour, linewidth=width, drawstyle=drawn)
     dim, unrounded, rounded = at
     ax.plot([dim, dim], [unrounded, rounded], "o-", color=style.MARKED, markersize=6)

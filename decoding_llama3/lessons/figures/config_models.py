@@ -120,7 +120,7 @@ def draw_equal_work(
     """Left, bits per byte of shapes that had the same work, in groups; right, two vocabularies after more work."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.0), width_ratios=(3, 2))
     y, names = 0.0, {}
-    for (group, found), colour in zip(groups.items(), style.VARIANTS[1:], strict=False):
+    for (group, found), colour in style.with_looks(groups.items(), style.VARIANTS[1:]):
         for name, value in found.items():
             left.plot(value, y, "o", color=colour, markersize=8)
             left.text(value, y, f"  {value:.3f}", va="center", color=colour, fontsize=11)
@@ -139,7 +139,7 @@ def draw_equal_work(
 
 
 def _draw_pairs(ax: Axes, pairs: Mapping[str, tuple[float, float]]) -> None:
-    for (name, ends), colour in zip(pairs.items(), (style.RESIDUAL, "black"), strict=False):
+    for (name, ends), colour in style.with_looks(pairs.items(), (style.RESIDUAL, "black")):
         ax.plot((0, 1), ends, "o-", color=colour)
         ax.text(1.06, ends[1], f"{name}:\n{ends[1] - ends[0]:+.3f}", color=colour, va="center")
     ax.set_xticks((0, 1), ["4,096", "8,192"])

@@ -111,7 +111,7 @@ def draw_hinges(
     ax.text(0, 0.97, "fitted here", color="dimgrey", ha="center", va="top", transform=ax.get_xaxis_transform())
     ax.plot(x, x * x, color="black", linewidth=5, alpha=0.25)
     looks = ((style.RESIDUAL, "-"), (style.WRONG, "-"), (style.GATE, "--"))
-    for (name, values), (colour, dash) in zip(curves.items(), looks, strict=False):
+    for (name, values), (colour, dash) in style.with_looks(curves.items(), looks):
         ax.plot(x, values, dash, color=colour, linewidth=2)
         ax.annotate(
             name,

@@ -108,7 +108,7 @@ def draw_bands(bands: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[
 def draw_theta_sweep(rises: Mapping[str, Mapping[float, float]], title: str) -> Figure:
     """How much the loss rises under another theta, by its multiple of the one trained with; a line per model."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
-    for (name, by_factor), dashes in zip(rises.items(), DASHES, strict=False):
+    for (name, by_factor), dashes in style.with_looks(rises.items(), DASHES):
         colour = style.MODEL_COLOURS.get(name, style.NEUTRAL)
         ax.plot(list(by_factor), list(by_factor.values()), "o", linestyle=dashes, color=colour, label=name)
     ax.axvline(1, color=style.MARKED, linewidth=1)
@@ -161,7 +161,7 @@ def draw_long_text(
     A line for each rotation; the control's is 0 throughout.
     """
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
-    lines = zip(differences.items(), style.VARIANTS, (*DASHES, *DASHES), strict=False)
+    lines = style.with_looks(differences.items(), style.VARIANTS, (*DASHES, *DASHES))
     for (name, values), colour, dashes in lines:
         ax.plot(places, values, dashes, color=colour, label=name)
     ax.axvspan(trained, places[-1], color=style.RESIDUAL, alpha=0.12, linewidth=0)
@@ -189,7 +189,7 @@ def draw_slowed(
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.0), width_ratios=(3, 2))
     left.axvspan(zones[0] - 0.5, zones[1] - 0.5, color=style.NEUTRAL, alpha=0.25, linewidth=0)
-    for values, colour, name in zip(waves, style.VARIANTS, ("Llama 3", "Llama 3.1"), strict=False):
+    for values, colour, name in style.with_looks(waves, style.VARIANTS, ("Llama 3", "Llama 3.1")):
         left.plot(values, "o", color=colour, markersize=4, label=name)
     top, last = 4 * waves[1].max().item(), len(waves[0]) - 1
     for x, name in ((zones[0] / 2, "kept"), (sum(zones) / 2 - 0.5, "blended"), ((zones[1] + last) / 2, "slowed")):
@@ -197,7 +197,7 @@ def draw_slowed(
     left.set_yscale("log")
     left.set(xlabel="pair, i", ylabel="tokens per turn", ylim=(3, 8 * top))
     left.legend(loc="lower right")
-    for (name, values), colour in zip(reached.items(), style.VARIANTS[2:], strict=False):
+    for (name, values), colour in style.with_looks(reached.items(), style.VARIANTS[2:]):
         pairs = range(zones[1], last + 1)
         right.plot(pairs, values[zones[1] :], color=colour, linewidth=3)
         right.text(last, values[-1].item(), name, color=colour, ha="right", va="bottom")

@@ -50,7 +50,7 @@ def draw_growth(
 ) -> Figure:
     """Points (size of the vocabulary, characters per token): some texts by Llama 3's list, a tale by tiny's."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.3))
-    for (name, points), line in zip(llama3.items(), ("-", "--", ":", "-."), strict=False):
+    for (name, points), line in style.with_looks(llama3.items(), ("-", "--", ":", "-.")):
         ax.plot(*zip(*points, strict=True), line, color=LLAMA3)
         ax.annotate(name, points[-1], xytext=(8, 0), textcoords="offset points", va="center", color=LLAMA3)
     own = style.MODEL_COLOURS["tiny"]

@@ -70,7 +70,8 @@ def test_logits_and_tokens_are_those_of_hugging_face(smollm2, model):
     """Their model gets the weights as the library dequantises them, with the rows of q and k in their order."""
     config = model.config
     theirs = LlamaForCausalLM(HuggingFaceConfig(**huggingface_settings(config))).eval()
-    theirs.load_state_dict(theirs_from(smollm2, config), strict=False)
+    lacking = theirs.load_state_dict(theirs_from(smollm2, config), strict=False)
+    assert (lacking.missing_keys, lacking.unexpected_keys) == (["lm_head.weight"], [])  # the embedding, tied below
     theirs.tie_weights()
     tokens = torch.tensor([dl.load_tokenizer("smollm2").encode("The capital of France is")])
     with torch.no_grad():
