@@ -121,12 +121,11 @@ class Colab:
         """Everything that git does not ignore, as it lies here, in a repository of its own."""
         author = ["-c", "user.name=rehearsal", "-c", "user.email=rehearsal@localhost"]
         git = ["git", f"--git-dir={self.repository}", f"--work-tree={ROOT}", *author]
-        for arguments in (
-            ["init", "--quiet"],
-            ["add", "--all", "--", ".", ":!.venv*"],
-            ["commit", "--quiet", "--no-verify", "--message=this tree"],
-        ):
-            subprocess.run([*git, *arguments], cwd=ROOT, check=True, capture_output=True)
+        subprocess.run([*git, "init", "--quiet"], check=True)
+        with (self.repository / "info" / "exclude").open("a", encoding="utf-8") as exclude:
+            exclude.write(".venv*\n")  # a link is no folder, which is all that .gitignore names
+        subprocess.run([*git, "add", "--all", "."], cwd=ROOT, check=True)
+        subprocess.run([*git, "commit", "--quiet", "--no-verify", "--message=this tree"], check=True)
         run = subprocess.run([*git, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
         return run.stdout.strip()
 
