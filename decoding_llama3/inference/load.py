@@ -16,6 +16,7 @@ from decoding_llama3.inference.compile import compile_model
 from decoding_llama3.inference.devices import check_device, choose_dtype
 from decoding_llama3.inference.empty import empty_model
 from decoding_llama3.inference.memory import check_memory
+from decoding_llama3.inference.own_parts import read_own_parts, with_own_parts
 from decoding_llama3.inference.quantize import Int8Embedding, Int8Linear, is_quantizable, quantized
 from decoding_llama3.json_files import shown
 from decoding_llama3.transformer import Transformer
@@ -27,14 +28,16 @@ def load_model(
     dtype: torch.dtype | None = None,
     quantize: str | None = None,
     compile: bool = False,
+    parts: str | PathLike | None = None,
 ) -> Transformer:
     """The model in a Hugging Face or Meta directory, or "tiny" for the one that comes with the package.
 
     Without `dtype` the hardware decides, and what it decided is printed. `quantize="int8"` turns each matrix into
-    one byte a weight as it is read. `compile=True` compiles the decode step. A checkpoint that is not exactly the
-    model its configuration describes, or that does not fit into memory, raises ValueError, and nothing is loaded;
-    so does a wrong argument, or TypeError where its type is wrong. The model is to be run: its weights have
-    requires_grad False, so to train it, call `model.requires_grad_()`.
+    one byte a weight as it is read. `compile=True` compiles the decode step. `parts` is a file with
+    functions of yours, such as my_llama.py, with which the model computes in place of the package's: it is run.
+    A checkpoint that is not exactly the model its configuration describes, or that does not fit into memory, raises
+    ValueError, and nothing is loaded; so does a wrong argument, or TypeError where its type is wrong. The model is
+    to be run: its weights have requires_grad False, so to train it, call `model.requires_grad_()`.
     On a CPU, weights stored as they are used stay in the file, mapped into memory: it may be replaced or deleted
     meanwhile, but not written into.
     """
@@ -42,6 +45,7 @@ def load_model(
     check_device(device)
     if dtype is not None:
         check_dtype(dtype)
+    own = {} if parts is None else read_own_parts(parts)
     checkpoint = open_checkpoint(path)
     check_agreement(checkpoint)
     if dtype is None:
@@ -49,6 +53,8 @@ def load_model(
         print(f"{path}: {str(dtype).removeprefix('torch.')} on {device}")
     check_memory(checkpoint.config, device, dtype, quantize)
     model = fill_model(checkpoint, device, dtype, quantize)
+    if own:
+        model = with_own_parts(model, own)
     return compile_model(model) if compile else model
 
 

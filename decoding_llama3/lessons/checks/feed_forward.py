@@ -1,95 +1,137 @@
 """Part 6 - exercises on the feed-forward network."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import SimpleNamespace
+
 import torch
-import torch.nn.functional as F
+from torch import Tensor, nn
 
-from decoding_llama3.lessons.exercise import Exercise, Mistake, expect_close, random
+from decoding_llama3.feed_forward import FeedForward
+from decoding_llama3.inspect.probe import intercepted
+from decoding_llama3.lessons.exercise import Exercise
+from decoding_llama3.lessons.practice.graded import Graded, solution
+from decoding_llama3.lessons.practice.inputs import random, small
+from decoding_llama3.lessons.practice.research import Research, opening_losses
+from decoding_llama3.lessons.practice.same_as import Case, SameAs
+from decoding_llama3.transformer import Transformer
+
+FORMULA = "self.w_down(F.silu(self.w_gate(x)) * self.w_up(x))"
 
 
-def _solve_swiglu(x, w_gate, w_up, w_down):
-    return (F.silu(x @ w_gate.T) * (x @ w_up.T)) @ w_down.T
+def _as_function(forward: Callable) -> Callable:
+    def swiglu(x, w_gate, w_up, w_down):
+        return forward(SimpleNamespace(w_gate=w_gate, w_up=w_up, w_down=w_down), x)
+
+    return swiglu
 
 
-def _check_swiglu(answer):
-    x, w_gate, w_up, w_down = random(2, 3, 8), random(12, 8, seed=1), random(12, 8, seed=2), random(8, 12, seed=3)
-    gate, up = x @ w_gate.T, x @ w_up.T
-    known = {
-        "SiLU was put on the values; it belongs on the gate": (gate * F.silu(up)) @ w_down.T,
-        "the gate is a sigmoid; SiLU is z times its sigmoid": (gate.sigmoid() * up) @ w_down.T,
-        "the gate is a ReLU": (F.relu(gate) * up) @ w_down.T,
-        "the gate is a GELU": (F.gelu(gate) * up) @ w_down.T,
-        "gate and values were added; they are multiplied": (F.silu(gate) + up) @ w_down.T,
-        "nothing bends the gate: that is the bilinear layer": (gate * up) @ w_down.T,
-        "SiLU came after the product": F.silu(gate * up) @ w_down.T,
-        "the gate is missing": F.silu(up) @ w_down.T,
-        "the values are missing": F.silu(gate) @ w_down.T,
-    }
-    right = F.linear(F.silu(F.linear(x, w_gate)) * F.linear(x, w_up), w_down)
-    expect_close(answer(x, w_gate, w_up, w_down), right, known, tolerance=1e-3)
+def linear(weight: Tensor) -> nn.Linear:
+    """A layer without bias that has this weight."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    return layer
+
+
+def swiglu_inputs(*shape: int, hidden: int = 12, numbers=random, dtype: torch.dtype = torch.float32) -> tuple:
+    """x and the three layers; the gate's numbers are large, so that its bend shows."""
+    dim = shape[-1]
+    weights = 2 * numbers(hidden, dim, seed=1), numbers(hidden, dim, seed=2), numbers(dim, hidden, seed=3)
+    return numbers(*shape).to(dtype), *(linear(weight.to(dtype)) for weight in weights)
+
+
+def _smallest_swiglu() -> Iterator[tuple]:
+    for dim, hidden in ((1, 1), (1, 2), (2, 1), (2, 3)):
+        yield swiglu_inputs(1, 1, dim, hidden=hidden, numbers=small)
 
 
 swiglu = Exercise(
-    _check_swiglu,
-    _solve_swiglu,
+    SameAs(
+        FeedForward.forward,
+        cases=lambda: [
+            Case(swiglu_inputs(2, 3, 8), tolerance=1e-3),
+            Case(swiglu_inputs(4, 8, hidden=8), "where all three matrices are square", tolerance=1e-3),
+            Case(swiglu_inputs(1, 2, 8, dtype=torch.bfloat16), "in bfloat16"),
+        ],
+        smallest=_smallest_swiglu,
+        known={
+            "SiLU is on the values; it belongs on the gate": ((FORMULA, "self.w_down(self.w_gate(x) * F.silu(self.w_up(x)))"),),
+            "SiLU is on both; the values pass as they are": (
+                (FORMULA, "self.w_down(F.silu(self.w_gate(x)) * F.silu(self.w_up(x)))"),
+            ),
+            "SiLU comes after the product": ((FORMULA, "self.w_down(F.silu(self.w_gate(x) * self.w_up(x)))"),),
+            "SiLU comes at the very end": ((FORMULA, "F.silu(self.w_down(self.w_gate(x) * self.w_up(x)))"),),
+            "SiLU is on x, before the layers": ((FORMULA, "self.w_down(self.w_gate(F.silu(x)) * self.w_up(x))"),),
+            "the gate is a sigmoid; SiLU is z times its sigmoid": (("F.silu(", "F.sigmoid("),),
+            "the gate is a ReLU": (("F.silu(", "F.relu("),),
+            "the gate is a GELU": (("F.silu(", "F.gelu("),),
+            "the gate is a tanh": (("F.silu(", "F.tanh("),),
+            "the gate is a softmax": ((FORMULA, "self.w_down(self.w_gate(x).softmax(dim=-1) * self.w_up(x))"),),
+            "nothing bends the gate: that is the bilinear layer": (("F.silu(self.w_gate(x))", "self.w_gate(x)"),),
+            "gate and values are added; they are multiplied": ((") * self.w_up", ") + self.w_up"),),
+            "the gate is missing": ((FORMULA, "self.w_down(F.silu(self.w_up(x)))"),),
+            "the values are missing: that is a network of two matrices": ((" * self.w_up(x)", ""),),
+            "the values are x itself, not w_up(x)": ((FORMULA, "self.w_down(F.silu(self.w_gate(x)) * x.mean(-1, keepdim=True))"),),
+            "w_up reads the gate, not x": ((FORMULA, "self.w_down(F.silu(self.w_gate(x)) * self.w_up(F.silu(x)))"),),
+            "w_down is missing: the result is still wide": ((FORMULA, "F.silu(self.w_gate(x)) * self.w_up(x)"),),
+            "x is added: the residual connection is the block's": ((FORMULA, f"x + {FORMULA}"),),
+            "w_down is applied to the gate alone, before the product": (
+                (FORMULA, "self.w_down(F.silu(self.w_gate(x))) * self.w_down(self.w_up(x))"),
+            ),
+        },
+        adapt=_as_function,
+        kept=("x", "w_gate", "w_up", "w_down"),
+    ),
+    solution("feed_forward", "swiglu"),
     (
-        "A linear layer without bias is `x @ w.T`.",
         "Two layers widen x; one of them goes through `F.silu`; multiply; the third narrows.",
+        "The layers are called: `w_gate(x)`.",
     ),
 )
 
+equal_hidden = Exercise(
+    Graded("feed_forward", "equal_hidden", lambda: (256, 768)),
+    solution("feed_forward", "equal_hidden"),
+    ("Count the weights of both, with dim and the hidden sizes as letters.", "What falls out of the equation?"),
+    graded=True,
+)
 
-def _solve_is_position_wise(function):
-    x = torch.randn(1, 6, 8)
-    for i in range(6):
-        other = x.clone()
-        other[:, i] += 1
-        same = function(x) == function(other)
-        same[:, i] = True
-        if not same.all():
-            return False
-    return True
+swiglu_joined = Exercise(
+    Graded("feed_forward", "swiglu_joined", lambda: (random(2, 3, 8), random(24, 8, seed=1), random(8, 12, seed=2))),
+    solution("feed_forward", "swiglu_joined"),
+    ("One product gives both at once, side by side. Which half is the gate's?", "`both.chunk(2, dim=-1)`."),
+    graded=True,
+)
 
+awake = Exercise(
+    Graded("feed_forward", "awake", lambda: (random(3, 8), random(12, 8, seed=1), random(12, 8, seed=2), 2)),
+    solution("feed_forward", "awake"),
+    ("The product for every token first: (seq, hidden). A strongly negative one is awake, too.", "`topk` gives values and indices."),
+    graded=True,
+)
 
-def _attention(x, mask=None):
-    weights = x @ x.transpose(-2, -1) / x.shape[-1] ** 0.5
-    return (weights if mask is None else weights.masked_fill(~mask, float("-inf"))).softmax(dim=-1) @ x
-
-
-def _cases():
-    w = random(8, 8)
-    causal = torch.ones(6, 6, dtype=torch.bool).tril()
-    last = torch.eye(6, dtype=torch.bool)
-    last[:, -1] = True
-    return {
-        "a feed-forward works on each token alone": (lambda x: F.silu(x @ w) * x, True),
-        "a norm works on each token alone": (lambda x: F.rms_norm(x, (8,)), True),
-        "attention to all tokens mixes tokens, although a shuffle of its input only shuffles its result": (
-            _attention,
-            False,
-        ),
-        "causal attention mixes tokens: change an early one and look at the later ones": (
-            lambda x: _attention(x, causal),
-            False,
-        ),
-        "here every token attends to the last one: change each in turn": (lambda x: _attention(x, last), False),
-        "subtracting the mean of all tokens mixes them": (lambda x: x - x.mean(dim=1, keepdim=True), False),
-    }
+FEATURES = list(range(768))
 
 
-def _check_is_position_wise(answer):
-    for sentence, (function, right) in _cases().items():
-        found = answer(function)
-        if not isinstance(found, (bool, torch.Tensor)):
-            raise Mistake(f"it returns {found!r}, where True or False was expected")
-        if bool(found) != right:
-            raise Mistake(f"it says {bool(found)}, but {sentence}")
+def _a_feature_per_row(model: Transformer, block: int) -> AbstractContextManager:
+    """Row i of a batch runs without feature i of this block's feed-forward network."""
+    kept = ~torch.eye(len(FEATURES), dtype=torch.bool)[:, None]
+    return intercepted(model, [f"layers.{block}.feed_forward.w_down"], lambda x: x * kept)
 
 
-is_position_wise = Exercise(
-    _check_is_position_wise,
-    _solve_is_position_wise,
+silenced = Research(
+    "silenced",
+    (2, 3, 4, 5),
+    lambda block: (
+        f"which of the 768 features of the feed-forward network in block {block}, silenced, lowers the probability of "
+        f"' time' after 'Once upon a' most? (`probe.intercepted(model, ['layers.{block}.feed_forward.w_down'], change)`)"
+    ),
+    "a feature from 0 to 767",
+    FEATURES,
+    _a_feature_per_row,
+    opening_losses,
     (
-        "Change one token of the input. Which tokens of the result may change?",
-        "To shuffle is not enough: attention without a mask, too, only shuffles its result.",
+        "w_down reads the products: `change` sets column `feature` of what it gets to zero.",
+        "768 runs of four tokens, or one batch of 768 rows, each without another feature.",
     ),
 )

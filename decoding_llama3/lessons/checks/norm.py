@@ -1,80 +1,189 @@
 """Part 3 - exercises on normalisation."""
 
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from types import SimpleNamespace
+
 import torch
-import torch.nn.functional as F
 
-from decoding_llama3.lessons.exercise import Exercise, Mistake, expect_close, expect_like, random
+from decoding_llama3.inspect.probe import intercepted
+from decoding_llama3.lessons.exercise import Exercise
+from decoding_llama3.lessons.practice.graded import Graded, solution
+from decoding_llama3.lessons.practice.inputs import random, small
+from decoding_llama3.lessons.practice.research import Research, tale_until, tale_word_losses
+from decoding_llama3.lessons.practice.same_as import Case, SameAs
+from decoding_llama3.norm import RMSNorm
+from decoding_llama3.transformer import Transformer
+
+MEAN = "x32.square().mean(dim=-1, keepdim=True)"
+ROOT = f"torch.rsqrt({MEAN} + self.eps)"
 
 
-def _solve_rms_norm(x, weight, eps):
-    x32 = x.float()
-    normed = x32 * torch.rsqrt(x32.square().mean(dim=-1, keepdim=True) + eps)
-    return normed.type_as(x) * weight
+def _as_function(forward: Callable) -> Callable:
+    def rms_norm(x, weight, eps):
+        return forward(SimpleNamespace(weight=weight, eps=eps), x)
+
+    return rms_norm
 
 
-def _check_rms_norm(answer):
-    x, weight, eps = 1 + random(2, 3, 48), 1 + 0.3 * random(48, seed=1), 0.3
-    square = x.square().mean(dim=-1, keepdim=True)
-    normed = x / (square + eps).sqrt()
-    known = {
-        "the weight is not applied": normed,
-        "eps stands outside the root; it belongs under it": x / (square.sqrt() + eps) * weight,
-        "eps is not used": x / square.sqrt() * weight,
-        "it divides by the mean square, not by its root": x / (square + eps) * weight,
-        "the sum of the squares was taken, not their mean": x / (48 * square + eps).sqrt() * weight,
-        "the mean was subtracted first: that is LayerNorm": F.layer_norm(x, (48,), weight, eps=eps),
-        "it divides by the standard deviation, as LayerNorm does": x
-        / (x.var(dim=-1, correction=0, keepdim=True) + eps).sqrt()
-        * weight,
-        "the mean runs over the tokens; it belongs over the features of one token": x
-        / (x.square().mean(dim=1, keepdim=True) + eps).sqrt()
-        * weight,
-        "one mean was taken for all tokens; each token has its own": x / (x.square().mean() + eps).sqrt() * weight,
-    }
-    expect_close(answer(x, weight, eps), F.rms_norm(x, (48,), weight, eps), known)
-    big = (300 * random(1, 4, 48)).half()
-    found = answer(big, torch.ones(48, dtype=torch.float16), 1e-5)
-    expect_like(found, big)
-    if not torch.isfinite(found).all() or found.abs().max() < 0.1:
-        raise Mistake("numbers around 300 in float16 come out as 0 or nan: square them in float32")
+def norm_inputs(*shape: int, eps: float = 0.3, size: float = 1, dtype: torch.dtype = torch.float32) -> tuple:
+    """Numbers that are not centred, a weight that is not 1, and an eps that counts."""
+    x, weight = size * (0.5 + random(*shape)), 1 + 0.3 * random(shape[-1], seed=1)
+    return x.to(dtype), weight.to(dtype), eps
+
+
+def _norm_cases() -> list[Case]:
+    silent = norm_inputs(1, 3, 8, eps=1e-5)
+    silent[0][0, 1] = 0
+    return [
+        Case(norm_inputs(2, 3, 48)),
+        Case(silent, "where a token's vector is zero"),
+        Case(norm_inputs(5, 5, eps=1e-5), "without an axis for the batch"),
+        Case(norm_inputs(1, 4, 48, eps=1e-5, size=300, dtype=torch.float16), "in float16, whose squares end at 65,504"),
+        Case(norm_inputs(2, 8, 64, eps=1e-5, dtype=torch.bfloat16), "in bfloat16 to the last bit", equal=0.9),
+    ]
+
+
+def _smallest_norm() -> Iterator[tuple]:
+    for shape in ((1, 1, 2), (1, 2, 2), (2, 2, 2)):
+        yield small(*shape), 1 + small(shape[-1], seed=1), 0.1
+    yield small(1, 1, 2) * 300, torch.ones(2), 1e-5
+    yield (small(1, 1, 2) * 600).half(), torch.ones(2).half(), 1e-5
+    yield torch.zeros(1, 1, 2), torch.ones(2), 1e-5
+    yield random(1, 2, 8).bfloat16(), 1 + small(8, seed=1).bfloat16(), 1e-5
 
 
 rms_norm = Exercise(
-    _check_rms_norm,
-    _solve_rms_norm,
+    SameAs(
+        RMSNorm.forward,
+        _norm_cases,
+        _smallest_norm,
+        known={
+            "the weight is not applied": ((" * self.weight", ""),),
+            "the weight is added to 1 first, as in Gemma; Llama's weight is the factor itself": (
+                ("* self.weight", "* (1 + self.weight)"),
+            ),
+            "the weight is added; it multiplies": (("* self.weight", "+ self.weight"),),
+            "it divides by the weight": (("* self.weight", "/ self.weight"),),
+            "eps stands outside the root; it belongs under it": (
+                (ROOT, f"1 / ({MEAN}.sqrt() + self.eps)"),
+            ),
+            "eps is not used": ((" + self.eps", ""),),
+            "eps is squared": (("+ self.eps", "+ self.eps**2"),),
+            "eps is added twice": (("+ self.eps", "+ 2 * self.eps"),),
+            "eps is added under the root and outside": ((ROOT, f"1 / (({MEAN} + self.eps).sqrt() + self.eps)"),),
+            "eps is subtracted": (("+ self.eps", "- self.eps"),),
+            "eps is added to x before the squares": (
+                (" + self.eps)", ")"),
+                ("x32.square()", "(x32 + self.eps).square()"),
+            ),
+            "it divides by the mean square, not by its root": (("torch.rsqrt(", "1 / ("),),
+            "it multiplies by the root mean square; it divides": (("torch.rsqrt(", "torch.sqrt("),),
+            "the sum of the squares is taken, not their mean": ((".mean(", ".sum("),),
+            "the mean is subtracted first: that is LayerNorm": (
+                ("x32 = x.float()", "x32 = x.float() - x.float().mean(dim=-1, keepdim=True)"),
+            ),
+            "it divides by the standard deviation, as LayerNorm does": (
+                (MEAN, "x32.var(dim=-1, correction=0, keepdim=True)"),
+            ),
+            "it divides by the standard deviation of a sample (n - 1); here it is the root mean square": (
+                (MEAN, "x32.var(dim=-1, keepdim=True)"),
+            ),
+            "the mean is taken of the numbers, not of their squares": ((".square()", ""),),
+            "the mean is taken of the sizes |x|, not of the squares": ((ROOT, f"1 / ({MEAN} + self.eps)"), (".square()", ".abs()")),
+            "it divides by the largest number, not by the root mean square": (
+                (ROOT, "1 / (x32.abs().amax(dim=-1, keepdim=True) + self.eps)"),
+            ),
+            "the mean runs over the tokens (axis -2); it belongs over the features of one token": (
+                ("dim=-1", "dim=-2"),
+            ),
+            "the mean runs over the first axis; it belongs over the features, the last axis": (("dim=-1", "dim=0"),),
+            "one mean is taken for all tokens; each token has its own": (("dim=-1, keepdim=True", ""),),
+            "the mean has lost its axis: keepdim=True lets it divide each token's features": ((", keepdim=True", ""),),
+            "the squares are taken in the dtype of x: beyond |x| = 255 they overflow in float16; use float32": (
+                ("x.float()", "x"),
+            ),
+            "the result has another dtype than x: cast back with type_as(x)": (("normed.type_as(x)", "normed"),),
+            "the result is float32: cast back after the division": (
+                ("normed.type_as(x) * self.weight", "normed * self.weight.float()"),
+            ),
+            "the weight is multiplied before the cast back to the dtype of x; Llama casts first, then multiplies": (
+                ("normed.type_as(x) * self.weight", "(normed * self.weight.float()).type_as(x)"),
+            ),
+            "only the statistic is computed in float32; the product with it belongs there too, before the cast": (
+                ("x32 * torch", "x * torch"),
+                (" + self.eps)", " + self.eps).type_as(x)"),
+            ),
+        },
+        adapt=_as_function,
+        kept=("x", "weight"),
+    ),
+    solution("norm", "rms_norm"),
     (
         "Four steps: square, mean over the last axis (keep it), add eps and take the root, divide.",
         "`x.float()` before the squares, `.type_as(x)` after the division, and the weight last.",
     ),
 )
 
-
-def _solve_fold_weight(matrix, weight):
-    return matrix * weight
-
-
-def _check_fold_weight(answer):
-    for rows in (6, 4):  # square first, so that the wrong axis gives numbers and no error
-        matrix, weight, x = random(rows, 6), 1 + 0.3 * random(6, seed=1), random(5, 6, seed=2)
-        before = matrix.clone()
-        known = {"it divides by the weight": before / weight, "nothing was folded in": before}
-        if rows == 6:
-            known["the rows were scaled; the weight belongs to the columns, which meet the features of x"] = (
-                before * weight[:, None]
-            )
-        found = answer(matrix, weight)
-        expect_close(found, before * weight, known)
-        if not torch.equal(matrix, before):
-            raise Mistake("it changed the matrix it was given: make a new one")
-        if not torch.allclose(x @ found.T, (x * weight) @ before.T, rtol=1e-4, atol=1e-5):
-            raise Mistake("x through the new matrix is not x times weight through the old one")
-
-
-fold_weight = Exercise(
-    _check_fold_weight,
-    _solve_fold_weight,
+fold = Exercise(
+    Graded("norm", "fold", lambda: (random(6, 6), random(6, seed=1))),
+    solution("norm", "fold"),
     (
         "Write out one number of the result: row i of the matrix times (x * weight). Which factors can be joined?",
         "Column j of the matrix only ever meets feature j of x.",
+    ),
+    graded=True,
+)
+
+rms_by_depth = Exercise(
+    Graded("norm", "rms_by_depth", lambda: (random(5, 4), [random(5, 4, seed=1), random(5, 4, seed=2)])),
+    solution("norm", "rms_by_depth"),
+    (
+        "The stream after a part is the stream before it, plus what the part writes.",
+        "A list that starts with the embedding and grows by one stream per part; `torch.stack` makes one tensor of it.",
+    ),
+    graded=True,
+)
+
+norm_of_slices = Exercise(
+    Graded("norm", "norm_of_slices", lambda: ([random(3, 4), random(3, 2, seed=1)], 1e-5)),
+    solution("norm", "norm_of_slices"),
+    (
+        "Which one number per token must all cards agree on? What must each card tell the others for it?",
+        "Sums of squares can be added, means cannot where the slices differ in size.",
+    ),
+    graded=True,
+)
+
+# Tokens of the tale, by the number of the one that they follow, each of which one feature carries.
+WORDS = (19, 37, 77, 84, 119, 125)
+FEATURES = list(range(256))
+
+
+def _feature_task(place: int) -> str:
+    before, word = tale_until(place)
+    return (
+        f"which of the 256 features, set to zero after the last norm, lowers the probability of {word!r} after "
+        f"{before!r} most? (`probe.intercepted(model, ['output'], change)` lets the output read change(x) for x)"
+    )
+
+
+def _a_feature_per_row(model: Transformer, place: int) -> AbstractContextManager:
+    """Row i of a batch runs without feature i after the last norm."""
+    kept = ~torch.eye(len(FEATURES), dtype=torch.bool)[:, None]
+    return intercepted(model, ["output"], lambda x: x * kept)
+
+
+feature = Research(
+    "feature",
+    WORDS,
+    _feature_task,
+    "a feature from 0 to 255",
+    FEATURES,
+    _a_feature_per_row,
+    tale_word_losses,
+    (
+        "`model(tokens)[0, -1].softmax(-1)[word]` is the probability; run it inside `with probe.intercepted(...)`.",
+        "256 runs. One feature is loud in every token: is it the one for your word, too?",
     ),
 )

@@ -1,91 +1,291 @@
 """Part 4 - exercises on rotary embeddings."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
-from decoding_llama3.lessons.exercise import Exercise, Mistake, expect_close, random
-from decoding_llama3.rope import apply_rope as _apply_rope
-from decoding_llama3.rope import rope_frequencies, rope_rotation
+from decoding_llama3.config import RopeScaling
+from decoding_llama3.lessons.exercise import Exercise
+from decoding_llama3.lessons.practice.graded import Graded, solution
+from decoding_llama3.lessons.practice.inputs import random, small
+from decoding_llama3.lessons.practice.research import Research, tale_losses
+from decoding_llama3.lessons.practice.same_as import Case, SameAs
+from decoding_llama3.rope import apply_rope as rotated
+from decoding_llama3.rope import rope_frequencies as frequencies
+from decoding_llama3.rope import rope_rotation
+from decoding_llama3.rope import scale_frequencies as scaled
+from decoding_llama3.transformer import Transformer
 
-
-def _solve_rotate(x, positions, theta):
-    pairs = torch.arange(0, x.shape[-1], 2) / x.shape[-1]
-    angles = positions[:, None].float() / theta**pairs
-    even, odd = x[..., 0::2], x[..., 1::2]
-    turned = even * angles.cos() - odd * angles.sin(), even * angles.sin() + odd * angles.cos()
-    return torch.stack(turned, dim=-1).flatten(-2)
-
-
-def _check_rotate(answer):
-    x, positions, theta = random(2, 3, 5, 8), torch.tensor([0, 1, 4, 9, 100]), 10_000.0
-    frequencies = rope_frequencies(8, theta)
-
-    def turned(frequencies=frequencies, positions=positions, x=x):
-        return _apply_rope(x, rope_rotation(frequencies, positions))
-
-    halves = torch.stack(x.chunk(2, dim=-1), dim=-1).flatten(-2)  # pair i is (i, i + 4)
-    by_halves = torch.cat(turned(x=halves).unflatten(-1, (-1, 2)).unbind(-1), dim=-1)
-    known = {
-        "feature i was paired with i + head_dim / 2, as Hugging Face lays it out; here with i + 1": by_halves,
-        "it turns the other way round: exchange the signs of the sines": turned(-frequencies),
-        "the positions it was given are not used; it counts from 0": turned(positions=torch.arange(5)),
-        "the frequencies fall too slowly: pair i has 1 / theta^(2i / head_dim)": turned(frequencies.sqrt()),
-        "all pairs turn at one frequency": turned(torch.ones_like(frequencies)),
-        "nothing is turned": x,
-    }
-    expect_close(answer(x, positions, theta), turned(), known)
-    q, k = random(1, 1, 1, 8, seed=1).double(), random(1, 1, 1, 8, seed=2).double()
-
-    def score(m, n):
-        return (answer(q, torch.tensor([m]), theta) * answer(k, torch.tensor([n]), theta)).sum()
-
-    if (score(7, 2) - score(907, 902)).abs() > 1e-3:
-        raise Mistake("a score changes when query and key move together: it must depend on their distance alone")
-    other = answer(x, positions, 100.0)
-    expect_close(other, turned(rope_frequencies(8, 100.0)), {"theta is not used": turned()})
+SCALING = RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192)
+TURNED = "torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)"
 
 
-rotate = Exercise(
-    _check_rotate,
-    _solve_rotate,
+def rope_inputs(*shape: int, start: int = 0, numbers: Callable = random, dtype: torch.dtype = torch.float32) -> tuple:
+    """Queries of (batch, heads, seq, head_dim), and the rotation at positions from `start` on."""
+    rotation = rope_rotation(frequencies(shape[-1], 10_000.0), torch.arange(start, start + shape[-2]))
+    return numbers(*shape).to(dtype), rotation
+
+
+def _halves_turned(x: Tensor, rotation: Tensor) -> Tensor:
+    cos, sin = rotation.unbind(-1)
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), dim=-1).type_as(x)
+
+
+def _overwritten(x: Tensor, rotation: Tensor) -> Tensor:
+    cos, sin = rotation.unbind(-1)
+    new = x.float().clone()
+    new[..., 0::2] = new[..., 0::2] * cos - new[..., 1::2] * sin
+    new[..., 1::2] = new[..., 0::2] * sin + new[..., 1::2] * cos
+    return new.type_as(x)
+
+
+def _along_heads(x: Tensor, rotation: Tensor) -> Tensor:
+    return rotated(x.transpose(1, 2), rotation).transpose(1, 2)
+
+
+apply_rope = Exercise(
+    SameAs(
+        rotated,
+        cases=lambda: [
+            Case(rope_inputs(2, 5, 5, 8)),
+            Case(rope_inputs(1, 3, 4, 16, start=9), "at positions that do not start at 0"),
+            Case(rope_inputs(1, 2, 3, 16, start=8000), "at positions beyond 8,000"),
+            Case(rope_inputs(1, 2, 1, 8, start=7), "for a single token, as when one is decoded"),
+            Case(rope_inputs(2, 2, 6, 16, start=8000, dtype=torch.bfloat16), "in bfloat16 to the last bit", equal=0.9),
+        ],
+        smallest=lambda: [
+            rope_inputs(1, 1, 1, 2, start=1, numbers=small),
+            rope_inputs(1, 1, 1, 4, start=1, numbers=small),
+            rope_inputs(1, 2, 2, 4, start=1, numbers=small),
+            rope_inputs(1, 1, 2, 8, start=8000, dtype=torch.bfloat16),
+        ],
+        known={
+            "feature i is paired with i + head_dim / 2, as Hugging Face lays it out; here with its neighbour": (
+                _halves_turned
+            ),
+            "the pairs are right, but they are put back as two halves: `cat` where `stack` belongs": (
+                ("torch.stack(", "torch.cat("),
+                ("rotated.flatten(-2)", "rotated"),
+            ),
+            "the pairs are joined by `cat` and then flattened, so the heads or tokens run together": (
+                ("torch.stack(", "torch.cat("),
+            ),
+            "the new even feature is used for the odd one: keep the old until both are computed": _overwritten,
+            "it turns the other way round: exchange the signs of the sines": (
+                ("even * cos - odd * sin, even * sin + odd * cos", "even * cos + odd * sin, odd * cos - even * sin"),
+            ),
+            "both sines have a minus sign; the second sum is even * sin + odd * cos": (
+                ("even * sin + odd * cos", "odd * cos - even * sin"),
+            ),
+            "no sine has a minus sign; the first is even * cos - odd * sin": (("even * cos - odd", "even * cos + odd"),),
+            "cosine and sine are exchanged": (("cos, sin = rotation", "sin, cos = rotation"),),
+            "only the cosines are used": (
+                (TURNED, "torch.stack((even * cos, odd * cos), dim=-1)"),
+            ),
+            "only even features are turned": ((TURNED, "torch.stack((even * cos - odd * sin, odd), dim=-1)"),),
+            "even and odd features are exchanged": (("even, odd =", "odd, even ="),),
+            "even and odd features come back exchanged": (
+                (TURNED, "torch.stack((even * sin + odd * cos, even * cos - odd * sin), dim=-1)"),
+            ),
+            "nothing is turned": (("return rotated.flatten(-2).type_as(x)", "return x"),),
+            "the positions run along the heads: axis 1 is heads, axis 2 is tokens": _along_heads,
+            "every token gets the first token's angle": (
+                ("cos, sin = rotation.unbind(-1)", "cos, sin = rotation[:1].unbind(-1)"),
+            ),
+            "the pairs are left as an axis of their own: flatten the last two": ((".flatten(-2)", ""),),
+            "the result has another dtype than x: cast back with type_as(x)": ((".type_as(x)", ""),),
+            "cosine and sine are rounded to the dtype of x; turn in float32, then cast": (
+                ("x.float().unflatten", "x.unflatten"),
+                ("rotation.unbind(-1)", "rotation.type_as(x).unbind(-1)"),
+            ),
+        },
+        kept=("x",),
+    ),
+    solution("rope", "apply_rope"),
     (
-        "Frequency of pair i: `1 / theta ** (2 * i / head_dim)`. Angles: position times frequency, (seq, pairs).",
-        "`x[..., 0::2]` and `x[..., 1::2]` are the two numbers of every pair; turn them by cos and sin.",
+        "`x[..., 0::2]` and `x[..., 1::2]` are the two numbers of every pair, `rotation[..., 0]` the cosines.",
+        "A point (a, b) turned by an angle: a cos - b sin, and a sin + b cos. Both use the old a and b.",
         "`torch.stack((a, b), dim=-1).flatten(-2)` puts the pairs back in their places.",
     ),
 )
 
 
-def _solve_to_half_split(weight, n_heads):
-    heads = weight.unflatten(0, (n_heads, -1))
-    return torch.cat((heads[:, 0::2], heads[:, 1::2]), dim=1).flatten(0, 1)
+def tokens_per_radian(answer: Callable) -> Callable:
+    """One over the frequencies, so that an error in a slow pair counts as much as in a fast one."""
+
+    def call(*arguments):
+        found = answer(*arguments)
+        return 1 / found if isinstance(found, Tensor) and found.is_floating_point() else found
+
+    return call
 
 
-def _check_to_half_split(answer):
-    weight, n_heads, head_dim = random(3 * 8, 5), 3, 8
-    order = torch.cat((torch.arange(0, head_dim, 2), torch.arange(1, head_dim, 2)))
-    right = weight.view(n_heads, head_dim, 5)[:, order].reshape(24, 5)
-    known = {
-        "the rows were sorted across all heads; each head is sorted for itself": torch.cat(
-            (weight[0::2], weight[1::2])
-        ),
-        "that is the way back, from halves to neighbours": weight.view(n_heads, head_dim, 5)[
-            :, order.argsort()
-        ].reshape(24, 5),
-        "the rows are where they were": weight,
-        "the halves are exchanged: even rows come first": weight.view(n_heads, head_dim, 5)[
-            :, order.roll(4)
-        ].reshape(24, 5),
-    }
-    expect_close(answer(weight.clone(), n_heads), right, known, tolerance=0)
-    one = random(8, 8)
-    expect_close(answer(one.clone(), 1), one[order], {"the columns were moved; rows belong to q": one[:, order]})
+EXPONENTS = "torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim"
+rope_frequencies = Exercise(
+    SameAs(
+        frequencies,
+        cases=lambda: [
+            Case((128, 500_000.0)),
+            Case((8, 10_000.0), "for another head_dim and theta"),
+            Case((2, 10_000.0), "for a single pair"),
+        ],
+        smallest=lambda: [(2, 100.0), (4, 100.0), (6, 100.0)],
+        known={
+            "they grow: pair i turns by one over theta^(2i/head_dim)": (("1.0 / theta**exponents", "theta**exponents"),),
+            "they fall too slowly: the exponent is 2i/head_dim, not i/head_dim": (
+                (EXPONENTS, "torch.arange(0, head_dim // 2).float() / head_dim"),
+            ),
+            "there is one per feature; there is one per pair": (
+                (EXPONENTS, "torch.arange(head_dim).float() / head_dim"),
+            ),
+            "each is there twice, as for half-split pairs; one per pair was asked": (
+                ("return 1.0 / theta**exponents", "return torch.cat((theta**-exponents, theta**-exponents))"),
+            ),
+            "the slowest is exactly 1 / theta; the last exponent is (head_dim - 2) / head_dim, not 1": (
+                (EXPONENTS, "torch.linspace(0, 1, head_dim // 2)"),
+            ),
+            "they count from i = 1; the first pair turns by one radian per token": (
+                (EXPONENTS, "torch.arange(2, head_dim + 2, 2).float() / head_dim"),
+            ),
+            "the order is reversed: the first pair is the fastest": (
+                ("return 1.0 / theta**exponents", "return (1.0 / theta**exponents).flip(0)"),
+            ),
+            "they are turns per token; asked are radians, without 2 pi": (
+                ("1.0 / theta**exponents", "1.0 / theta**exponents / (2 * math.pi)"),
+            ),
+            "they are multiplied by 2 pi; radians per token were asked": (
+                ("1.0 / theta**exponents", "2 * math.pi / theta**exponents"),
+            ),
+            "they fall by equal steps; they fall by equal factors": (
+                ("1.0 / theta**exponents", "1 - exponents * (1 - 1 / theta)"),
+            ),
+            "theta is not used": (("theta**exponents", "10_000.0**exponents"),),
+            "the exponent is not divided by head_dim": ((" / head_dim", ""),),
+            "the exponent is divided by the number of pairs, so that it reaches 2": ((" / head_dim", " / (head_dim // 2)"),),
+            "the wavelengths are returned, tokens per turn": (
+                ("1.0 / theta**exponents", "2 * math.pi * theta**exponents"),
+            ),
+            "the result is float64; float32 was asked": (("dtype=torch.float32", "dtype=torch.float64"),),
+        },
+        adapt=lambda function: lambda head_dim, theta: function(head_dim, theta),
+        observe=tokens_per_radian,
+    ),
+    solution("rope", "rope_frequencies"),
+    (
+        "How many pairs are there, and what is the exponent of the first and of the second?",
+        "`torch.arange(0, head_dim, 2) / head_dim` are the exponents.",
+    ),
+)
 
+
+def _scaling_inputs(head_dim: int, theta: float, **changes) -> tuple:
+    settings = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_context": 8192} | changes
+    return frequencies(head_dim, theta), RopeScaling(**settings)
+
+
+def _small_scaling() -> Iterator[tuple]:
+    for turns in (0.5, 8.0, 2.0):
+        yield torch.tensor([turns * 2 * torch.pi / 8192]), SCALING
+
+
+BLEND = "keep * freqs + (1 - keep) * freqs / scaling.factor"
+scale_frequencies = Exercise(
+    SameAs(
+        scaled,
+        cases=lambda: [
+            Case(_scaling_inputs(128, 500_000.0)),
+            Case(_scaling_inputs(64, 500_000.0, factor=32.0), "with factor 32, as in Llama 3.2"),
+            Case(
+                _scaling_inputs(64, 10_000.0, low_freq_factor=2.0, high_freq_factor=3.0, original_context=1024),
+                "with other borders and another context",
+            ),
+        ],
+        smallest=_small_scaling,
+        known={
+            "nothing is scaled": ((BLEND, "freqs"),),
+            "all pairs are divided by the factor": ((BLEND, "freqs / scaling.factor"),),
+            "high and low are exchanged: fast pairs stay, slow ones are divided": (
+                (BLEND, "keep * freqs / scaling.factor + (1 - keep) * freqs"),
+            ),
+            "slow pairs are multiplied by the factor; they are divided": (("/ scaling.factor", "* scaling.factor"),),
+            "the share is not cut to 0 and 1, so that slow pairs turn backwards": ((".clamp(0, 1)", ""),),
+            "2 pi is missing: a frequency in radians, times tokens, is no number of turns yet": (
+                (" / (2 * math.pi)", ""),
+            ),
+            "nothing is blended in between: pairs there are kept": ((".clamp(0, 1)", ".gt(0).float()"),),
+            "nothing is blended in between: pairs there are divided": ((".clamp(0, 1)", ".ge(1).float()"),),
+            "it blends in the wavelength; the blend is linear in the number of turns": (
+                (
+                    "keep = ((turns - scaling.low_freq_factor) / blend_width).clamp(0, 1)",
+                    "keep = ((1 / scaling.low_freq_factor - 1 / turns) / (1 / scaling.low_freq_factor"
+                    " - 1 / scaling.high_freq_factor)).clamp(0, 1)",
+                ),
+            ),
+            "it blends the wavelengths, not the frequencies": (
+                (BLEND, "1 / (keep / freqs + (1 - keep) * scaling.factor / freqs)"),
+            ),
+            "the share is divided by high_freq_factor, not by high - low": (
+                ("scaling.high_freq_factor - scaling.low_freq_factor", "scaling.high_freq_factor"),
+            ),
+            "low_freq_factor is not subtracted in the share": (("(turns - scaling.low_freq_factor)", "turns"),),
+            "the factor's root is used": (("/ scaling.factor", "/ scaling.factor**0.5"),),
+            "the context is multiplied by the factor; the turns are those over the original one": (
+                ("scaling.original_context *", "scaling.factor * scaling.original_context *"),
+            ),
+        },
+        observe=tokens_per_radian,
+        kept=("freqs",),
+    ),
+    solution("rope", "scale_frequencies"),
+    (
+        "Turns over the original context: `original_context * freqs / (2 * pi)`.",
+        "A share that is 0 at low_freq_factor turns, 1 at high_freq_factor, linear between, cut with `.clamp(0, 1)`.",
+        "share * kept + (1 - share) * divided.",
+    ),
+)
 
 to_half_split = Exercise(
-    _check_to_half_split,
-    _solve_to_half_split,
+    Graded("rope", "to_half_split", lambda: (random(3 * 8, 5), 3)),
+    solution("rope", "to_half_split"),
     (
         "The rows of `wq` are the features of q: head 0 first, then head 1. Give the heads an axis of their own.",
-        "Within a head: all even rows, then all odd rows.",
+        "Within a head: where must row 1 go, where row 2?",
+    ),
+    graded=True,
+)
+
+PAIRS = list(range(16))
+
+
+@contextmanager
+def _a_pair_per_row(model: Transformer, block: int) -> Iterator[None]:
+    """Row i of a batch does not rotate pair i in this block."""
+    still = F.one_hot(torch.tensor(PAIRS)).bool().repeat_interleave(2, dim=1)[:, None, None]
+    attention = model.layers[block].attention
+    attention.rotate = lambda x, rotation: torch.where(still, x, rotated(x, rotation))
+    try:
+        yield
+    finally:
+        del attention.rotate
+
+
+pair = Research(
+    "pair",
+    (1, 2, 3, 4, 5),
+    lambda block: (
+        f"which of the 16 pairs, no longer rotated in the queries and keys of block {block}, raises the mean loss of "
+        "the tale most? (`model.layers[block].attention.rotate` is the function that is called; put yours there)"
+    ),
+    "a pair from 0 to 15",
+    PAIRS,
+    _a_pair_per_row,
+    tale_losses,
+    (
+        "Your function calls the package's `apply_rope` and puts two features back: `torch.where`, or a copy.",
+        "Set `attention.rotate = yours`, measure with `probe.loss_of`, then `del attention.rotate`; 16 times.",
     ),
 )

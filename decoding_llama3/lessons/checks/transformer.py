@@ -1,95 +1,279 @@
-"""Part 7 - exercises on the block and on sampling."""
+"""Part 7 - exercises on the block, on generation and on the whole model."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
 
 import torch
+from torch import Tensor
 
-from decoding_llama3.lessons.exercise import Exercise, Mistake, expect_close, random
-
-
-def _solve_block(x, attention, feed_forward, attention_norm, ffn_norm):
-    h = x + attention(attention_norm(x))
-    return h + feed_forward(ffn_norm(h))
-
-
-def _check_block(answer):
-    a, f, n, m = (random(8, 8, seed=seed) / 3 for seed in range(4))
-
-    def attention(x):
-        return torch.tanh(x @ a).cumsum(dim=1)
-
-    def feed_forward(x):
-        return torch.tanh(x @ f)
-
-    def attention_norm(x):
-        return x @ n / x.norm(dim=-1, keepdim=True)
-
-    def ffn_norm(x):
-        return x @ m / x.norm(dim=-1, keepdim=True)
-
-    x = random(2, 5, 8, seed=9)
-    h = x + attention(attention_norm(x))
-    after = attention_norm(x + attention(x))
-    other = x + feed_forward(ffn_norm(x))
-    known = {
-        "the second sum starts from x; it starts from the first sum": x + feed_forward(ffn_norm(h)),
-        "both parts read x: the feed-forward reads what attention has written": h + feed_forward(ffn_norm(x)),
-        "the norms stand after the sums: that is post-norm": ffn_norm(after + feed_forward(after)),
-        "the feed-forward reads without a norm": h + feed_forward(h),
-        "one norm serves both parts; each has its own": h + feed_forward(attention_norm(h)),
-        "the norms are exchanged": _solve_block(x, attention, feed_forward, ffn_norm, attention_norm),
-        "the feed-forward comes first": other + attention(attention_norm(other)),
-        "the stream is replaced; each part adds to it": feed_forward(ffn_norm(attention(attention_norm(x)))),
-        "the last sum is missing": feed_forward(ffn_norm(h)),
-    }
-    before = x.clone()
-    found = answer(x, attention, feed_forward, attention_norm, ffn_norm)
-    expect_close(found, h + feed_forward(ffn_norm(h)), known)
-    if not torch.equal(x, before):
-        raise Mistake("it changed x itself (+= does): others still need it")
+from decoding_llama3.config import LlamaConfig
+from decoding_llama3.inference.generator import generate as generated
+from decoding_llama3.inspect.probe import intercepted
+from decoding_llama3.lessons.exercise import Exercise
+from decoding_llama3.lessons.practice.graded import Graded, solution
+from decoding_llama3.lessons.practice.inputs import random
+from decoding_llama3.lessons.practice.research import Research, tale_until, tale_word_losses
+from decoding_llama3.lessons.practice.same_as import Case, SameAs
+from decoding_llama3.transformer import Transformer, TransformerBlock
 
 
+@cache
+def small_model(dim: int = 16, n_layers: int = 2, seed: int = 0) -> Transformer:
+    """A Llama with random weights, norms included, that differ enough to tell its parts apart."""
+    config = LlamaConfig(
+        dim=dim, n_layers=n_layers, n_heads=4, n_kv_heads=2, hidden_dim=24, vocab_size=40, norm_eps=1e-5,
+        rope_theta=10_000.0, max_seq_len=64,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    model = Transformer(config).requires_grad_(False)
+    for parameter in model.parameters():
+        spread = 0.3 if parameter.dim() > 1 else 0.5
+        parameter.normal_(mean=1.0 if parameter.dim() == 1 else 0.0, std=spread, generator=generator)
+    return model
+
+
+def block_inputs(batch: int, seq: int, start: int = 0, length: int | None = None) -> tuple:
+    """A block, a stream, positions from `start` on, their rotation; with `length`, a mask and a cache of it too."""
+    model = small_model()
+    positions = torch.arange(start, start + seq)
+    x = random(batch, seq, model.config.dim, seed=start)
+    if length is None:
+        return model.layers[0], x, positions, model.rotation_at(positions), None, None
+    cache = model.make_caches(batch, length)[0]
+    past = torch.arange(start)
+    filled = random(batch, model.config.n_kv_heads, start, model.config.head_dim)
+    cache.update(past, filled, -filled)
+    mask = torch.arange(length) <= positions[:, None]
+    return model.layers[0], x, positions, model.rotation_at(positions), mask, cache
+
+
+H = "x + self.attention(self.attention_norm(x), positions, rotation, mask, cache)"
+END = "h + self.feed_forward(self.ffn_norm(h))"
 block = Exercise(
-    _check_block,
-    _solve_block,
+    SameAs(
+        TransformerBlock.forward,
+        cases=lambda: [
+            Case(block_inputs(2, 5), tolerance=1e-3),
+            Case(block_inputs(1, 2, start=3, length=8), "with a cache that holds earlier tokens", tolerance=1e-3),
+        ],
+        smallest=lambda: [block_inputs(1, 1)],
+        known={
+            "the second sum starts from x; it starts from the first sum": ((END, END.replace("h +", "x +")),),
+            "both parts read x, side by side: the feed-forward reads what attention has written": (
+                (END, "h + self.feed_forward(self.ffn_norm(x))"),
+            ),
+            "the norms stand after the sums: that is post-norm": (
+                (H, "self.attention_norm(x + self.attention(x, positions, rotation, mask, cache))"),
+                (END, "self.ffn_norm(h + self.feed_forward(h))"),
+            ),
+            "the norms stand after the parts, on what they write; they stand before them": (
+                (H, "x + self.attention_norm(self.attention(x, positions, rotation, mask, cache))"),
+                (END, "h + self.ffn_norm(self.feed_forward(h))"),
+            ),
+            "both parts read without a norm": (
+                (H, "x + self.attention(x, positions, rotation, mask, cache)"),
+                (END, "h + self.feed_forward(h)"),
+            ),
+            "attention reads without a norm": ((H, "x + self.attention(x, positions, rotation, mask, cache)"),),
+            "the feed-forward reads without a norm": ((END, "h + self.feed_forward(h)"),),
+            "one norm serves both parts; each has its own": ((END, "h + self.feed_forward(self.attention_norm(h))"),),
+            "the norms are exchanged": (
+                (H, H.replace("attention_norm", "ffn_norm")),
+                (END, "h + self.feed_forward(self.attention_norm(h))"),
+            ),
+            "the feed-forward comes first": (
+                (H, "x + self.feed_forward(self.ffn_norm(x))"),
+                (END, "h + self.attention(self.attention_norm(h), positions, rotation, mask, cache)"),
+            ),
+            "the residual is the normed copy: what is added to is x itself": (
+                (H, "self.attention_norm(x) + self.attention(self.attention_norm(x), positions, rotation, mask, cache)"),
+                (END, "self.ffn_norm(h) + self.feed_forward(self.ffn_norm(h))"),
+            ),
+            "the stream is replaced; each part adds to it": (
+                (H, "self.attention(self.attention_norm(x), positions, rotation, mask, cache)"),
+                (END, "self.feed_forward(self.ffn_norm(h))"),
+            ),
+            "the first sum is missing": ((H, "self.attention(self.attention_norm(x), positions, rotation, mask, cache)"),),
+            "the last sum is missing": ((END, "self.feed_forward(self.ffn_norm(h))"),),
+            "x is added twice": ((END, f"x + {END}"),),
+            "the cache is not handed on": (("mask, cache)\n", "mask)\n"),),
+            "the mask is not handed on": (("mask, cache)\n", "None, cache)\n"),),
+            "the feed-forward is missing": ((END, "h"),),
+            "attention is missing": ((H, "x"),),
+        },
+        kept=("x",),
+    ),
+    solution("transformer", "block"),
     (
         "Twice the same pattern: what was, plus a part that reads a normalised copy of it.",
-        "The second line does not mention x.",
+        "The second line does not mention x. Attention wants all of (x, positions, rotation, mask, cache).",
     ),
 )
 
 
-def _solve_top_p(probabilities, p):
+def nucleus(probabilities: Tensor, p: float) -> Tensor:
     falling, order = probabilities.sort(descending=True)
-    stays = falling.cumsum(dim=-1) - falling <= p
-    return torch.zeros_like(stays).scatter(0, order, stays)
+    before = falling.cumsum(dim=-1) - falling
+    return torch.zeros_like(before, dtype=torch.bool).scatter(0, order, before <= p)
 
 
-def _check_top_p(answer):
-    probabilities = torch.tensor([0.125, 0.5, 0.0625, 0.25, 0.0625])  # exact in binary
-    cases = {0.1: [1], 0.6: [1, 3], 0.5: [1, 3], 0.8: [0, 1, 3], 1.0: [0, 1, 2, 3, 4]}
-    for p, kept in cases.items():
-        found = answer(probabilities.clone(), p)
-        right = torch.zeros(5, dtype=torch.bool)
-        right[kept] = True
-        if isinstance(found, torch.Tensor) and found.dtype != torch.bool and found.shape == right.shape:
-            raise Mistake(f"it returns {found.dtype} numbers, where True (stays) or False was expected")
-        falling = probabilities.sort(descending=True).values
-        known = {
-            f"at p {p}, nothing is left to draw from: the first token always stays": torch.zeros_like(right),
-            "the answer is in falling order; it belongs in the order of the tokens": falling.cumsum(0) - falling
-            <= p,
-            f"at p {p}, the token with which the sum passes p is missing": probabilities.sort(descending=True)
-            .values.cumsum(0)
-            .le(p)[probabilities.sort(descending=True).indices.argsort()],
-            "each probability was compared with p; their running sum is": probabilities >= p,
-        }
-        expect_close(found, right, {k: v for k, v in known.items() if not torch.equal(v, right)})
-
-
+PROBABILITIES = torch.tensor([0.125, 0.5, 0.0625, 0.25, 0.0625])  # exact in binary
+BEFORE = "falling.cumsum(dim=-1) - falling"
+BACK = "torch.zeros_like(before, dtype=torch.bool).scatter(0, order, before <= p)"
 top_p = Exercise(
-    _check_top_p,
-    _solve_top_p,
+    SameAs(
+        nucleus,
+        cases=lambda: [
+            Case((PROBABILITIES, 0.6)),
+            Case((PROBABILITIES, 0.1), "where the first token alone exceeds p: it always stays"),
+            Case((PROBABILITIES, 0.5), "where the sum is exactly p: a token stays until those before it exceed p"),
+            Case((PROBABILITIES, 0.8), "for p 0.8"),
+            Case((PROBABILITIES, 1.0), "where p is 1 and all stay"),
+        ],
+        smallest=lambda: [(torch.tensor([0.25, 0.75]), p) for p in (0.5, 0.75, 1.0)] + [(PROBABILITIES, 0.6)],
+        known={
+            "the answer is in falling order; it belongs in the order of the tokens": ((BACK, "before <= p"),),
+            "each answer is fetched from the place `order` says; it must be put there: scatter": (
+                (BACK, "(before <= p)[order]"),
+            ),
+            "the token with which the sum passes p is missing": (("before <= p", "before + falling <= p"),),
+            "each probability is compared with p; their running sum is": ((BACK, "probabilities >= p"),),
+            "the running sum is taken without sorting": (
+                (BACK, "probabilities.cumsum(-1) - probabilities <= p"),
+            ),
+            "the least probable tokens are taken first": (("descending=True", "descending=False"),),
+            "where the sum is exactly p one token too few stays: it must exceed p": (("before <= p", "before < p"),),
+            "it is the wrong way round: True is for what stays": (("before <= p", "before > p"),),
+            "probabilities are returned; True or False was asked": (
+                (BACK, "torch.zeros_like(before).scatter(0, order, falling * (before <= p))"),
+            ),
+            "numbers 0 and 1 are returned; True or False was asked": ((BACK, BACK + ".float()"),),
+            "the numbers of the tokens are returned; a tensor of True and False was asked": (
+                (BACK, "order[before <= p]"),
+            ),
+            "all stay": ((BACK, "torch.ones_like(probabilities, dtype=torch.bool)"),),
+            "only the most probable stays": ((BACK, "probabilities == probabilities.max()"),),
+            "all above p times the largest stay: that is min-p": ((BACK, "probabilities >= p * probabilities.max()"),),
+        },
+        kept=("probabilities",),
+    ),
+    solution("transformer", "top_p"),
     (
         "Sort falling. Before each token, how much have those ahead of it together? `cumsum`, minus its own.",
         "`order` from the sort says where each token came from: `scatter` puts the answer back there.",
+    ),
+)
+
+
+def package_greedy(model: Transformer, ids: list[int], n: int) -> list[int]:
+    return list(generated(model, ids, n))
+
+
+def _greedily(model, ids, n, *, positions=lambda at, seq: torch.arange(at, at + seq), pick=None, prompt=0):
+    """Greedy decoding with a fault: other positions, another choice, or the prompt returned too."""
+    caches, new, tokens, at = model.make_caches(1, len(ids) + n), [], list(ids), 0
+    while len(new) < n:
+        logits = model(torch.tensor([tokens]), positions(at, len(tokens)), caches)[0]
+        at += len(tokens)
+        tokens = [int((pick or (lambda rows: rows[-1].argmax()))(logits))]
+        new += tokens
+    return list(ids) * prompt + new
+
+
+generate = Exercise(
+    SameAs(
+        package_greedy,
+        cases=lambda: [
+            Case((small_model(), [3, 1, 4, 1, 5], 8)),
+            Case((small_model(seed=1), [7], 6), "for a prompt of one token"),
+            Case((small_model(seed=1), [7, 2, 9], 1), "for a single new token"),
+            Case((small_model(), [3, 1, 4], 0), "for no new token"),
+        ],
+        smallest=lambda: [(small_model(), [3], 2), (small_model(), [3, 1], 2), (small_model(), [3, 1], 4)],
+        known={
+            "each new token is read at position 0, or without the cache: it must go on where the cache ends": (
+                lambda model, ids, n: _greedily(model, ids, n, positions=lambda at, seq: torch.arange(seq))
+            ),
+            "the positions are one too large": (
+                lambda model, ids, n: _greedily(model, ids, n, positions=lambda at, seq: torch.arange(at, at + seq) + (at > 0))
+            ),
+            "the positions are one too small: each new token is written over the last one": (
+                lambda model, ids, n: _greedily(model, ids, n, positions=lambda at, seq: torch.arange(at, at + seq) - (at > 0))
+            ),
+            "the first row of logits is taken; the next token is said by the last": (
+                lambda model, ids, n: _greedily(model, ids, n, pick=lambda rows: rows[0].argmax())
+            ),
+            "the least probable token is taken": (
+                lambda model, ids, n: _greedily(model, ids, n, pick=lambda rows: rows[-1].argmin())
+            ),
+            "the prompt is returned too; only the new tokens were asked": (
+                lambda model, ids, n: _greedily(model, ids, n, prompt=1)
+            ),
+            "one token too many is returned": lambda model, ids, n: _greedily(model, ids, n + 1),
+            "one token too few is returned": lambda model, ids, n: _greedily(model, ids, max(0, n - 1)),
+            "the last token of the prompt is read twice": (
+                lambda model, ids, n: _greedily(model, [*ids, ids[-1]], n)
+            ),
+            "the last token of the prompt is not read": lambda model, ids, n: _greedily(model, ids[:-1] or ids, n),
+            "the same token is repeated: read the new one, not the old": (
+                lambda model, ids, n: [*_greedily(model, ids, 1)] * n
+            ),
+        },
+        kept=("ids",),
+    ),
+    solution("transformer", "generate"),
+    (
+        "`caches = model.make_caches(1, len(ids) + n)`; the prompt goes in at positions 0 to len(ids) - 1.",
+        "`int(logits[0, -1].argmax())` is the next token; it is read at the position after the last.",
+    ),
+)
+
+tokens_per_second = Exercise(
+    Graded("transformer", "tokens_per_second", lambda: (LlamaConfig.from_preset("llama3-8b"), 2.0, 8192, 1e12)),
+    solution("transformer", "tokens_per_second"),
+    (
+        "`config.n_params` counts all weights; which of them does one token not need?",
+        "`config.kv_cache_bytes(n_tokens)` are the bytes of keys and values.",
+    ),
+    graded=True,
+)
+
+# Tokens of the tale, by the number of the one that they follow, each of which one part carries.
+WORDS = (19, 37, 39, 60, 77, 87, 90, 125, 131, 138, 161)
+PARTS = [(part, block) for part in ("attention", "feed_forward") for block in range(1, 6)]
+READS = {"attention": "attention.wo", "feed_forward": "feed_forward.w_down"}
+
+
+def _part_task(place: int) -> str:
+    before, word = tale_until(place)
+    return (
+        f"which one of the ten parts of blocks 1 to 5, silenced, lowers the probability of {word!r} after {before!r} "
+        "most? (block 0 is left out: without it nearly every word is lost)"
+    )
+
+
+@contextmanager
+def _a_part_per_row(model: Transformer, place: int) -> Iterator[None]:
+    """Row i of a batch runs without part i: its last matrix reads zeros."""
+    with ExitStack() as stack:
+        for i, (part, number) in enumerate(PARTS):
+            kept = (torch.arange(len(PARTS)) != i)[:, None, None]
+            name = f"layers.{number}.{READS[part]}"
+            stack.enter_context(intercepted(model, [name], lambda x, kept=kept: x * kept))
+        yield
+
+
+part = Research(
+    "part",
+    WORDS,
+    _part_task,
+    'a part and its block, such as ("attention", 3),',
+    PARTS,
+    _a_part_per_row,
+    tale_word_losses,
+    (
+        "`probe.intercepted(model, ['layers.3.attention.wo'], torch.zeros_like)` silences one.",
+        "What writes most to a word's logit is not always what is missed most: silence, and do not only attribute.",
     ),
 )
