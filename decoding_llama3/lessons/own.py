@@ -8,22 +8,45 @@ import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import torch
+
 from decoding_llama3.experiments.files import write_text
-from decoding_llama3.inference.own_parts import read_own_parts
-from decoding_llama3.lessons.exercise import Exercise
+from decoding_llama3.inference.own_parts import OWN_PARTS, read_own_parts, with_own_parts
+from decoding_llama3.lessons.checks import attention, feed_forward, norm, rope, transformer
+from decoding_llama3.lessons.parting import first_parting
+from decoding_llama3.lessons.show import show_table
+from decoding_llama3.tokenizer import Tokenizer
+from decoding_llama3.transformer import Transformer
 
 FILE = "my_llama.py"
+PARTS = {
+    "my_rms_norm": "norm",
+    "my_apply_rope": "rotary embedding",
+    "my_attend": "attention",
+    "my_swiglu": "feed-forward network",
+    "my_block": "block",
+}
+CHECKS = {
+    "my_rms_norm": norm.rms_norm,
+    "my_apply_rope": rope.apply_rope,
+    "my_attend": attention.attend,
+    "my_swiglu": feed_forward.swiglu,
+    "my_block": transformer.block,
+}
 
 
-def keep(function: Callable, exercise: Exercise, file: str | Path = FILE) -> None:
-    """Write `function` into `file` if it passes its exercise, in the place of an earlier one of its name.
+def keep(function: Callable, file: str | Path = FILE) -> None:
+    """Write `function`, one of PARTS by its name, into `file` if it passes its check, over an earlier one.
 
     The modules that it uses are imported there, and functions of yours that it calls are written with it. What was
     kept is run and checked once more; where that fails, the file stays as it was. Prints what was done.
     """
-    verdict = exercise.mark(function)
-    if verdict.state != "right":
-        print(f"{_name(function)} is not kept: {verdict.feedback}")
+    if (name := _name(function)) not in CHECKS:
+        print(f"{name} is no part of the model; these are: {', '.join(CHECKS)}")
+        return
+    exercise = CHECKS[name]
+    if exercise.mark(function).state != "right":
+        print(f"{_name(function)} is not kept yet: it must pass its check")
         return
     try:
         imports, pieces = _needed(function)
@@ -39,6 +62,31 @@ def keep(function: Callable, exercise: Exercise, file: str | Path = FILE) -> Non
         print(f"{function.__name__} is not kept: read back from {path} it does not pass: {kept.feedback}")
         return
     print(f"{function.__name__} is kept in {path}, line {_line_of(path, function.__name__)}")
+
+
+def assemble(model: Transformer, text: str, tokenizer: Tokenizer, file: str | Path = FILE) -> Transformer:
+    """`model` with your functions of `file` in the place of the package's; says whose part is whose.
+
+    Compares its logits on `text` with the model's; where they differ, prints the first step that does, and why.
+    """
+    path = Path(file)
+    parts = read_own_parts(path) if path.is_file() else {}
+    lines = {name: f"yours, {path} line {_line_of(path, name)}" for name in parts}
+    show_table([(PARTS[name], name, lines.get(name, "the package's")) for name in OWN_PARTS], ["part", "function", "whose"])
+    if not parts:
+        print(f"There is no {path} yet: keep a function that passed its check, here or in Parts 3 to 6.")
+        return model
+    tokens = torch.tensor([tokenizer.encode(text, bos=True)])
+    parting = first_parting(model, parts, tokens)
+    if parting is not None:
+        print(parting.sentence)
+        print(f"its check says: {CHECKS[parting.name].mark(parts[parting.name]).feedback}")
+        return model
+    own = with_own_parts(model, parts)
+    with torch.no_grad():
+        largest = (own(tokens) - model(tokens)).abs().max().item()
+    print(f"{len(parts)} of {len(OWN_PARTS)} parts are yours; the logits differ by at most {largest:.1g}")
+    return own
 
 
 def _name(function: object) -> str:

@@ -38,9 +38,9 @@ def _norm_cases() -> list[Case]:
     return [
         Case(norm_inputs(2, 3, 48)),
         Case(silent, "where a token's vector is zero"),
-        Case(norm_inputs(5, 5, eps=1e-5), "without an axis for the batch"),
+        Case(norm_inputs(5, 5, 5, eps=1e-5), "where batch, tokens and features are equally many"),
         Case(norm_inputs(1, 4, 48, eps=1e-5, size=300, dtype=torch.float16), "in float16, whose squares end at 65,504"),
-        Case(norm_inputs(2, 8, 64, eps=1e-5, dtype=torch.bfloat16), "in bfloat16 to the last bit", equal=0.9),
+        Case(norm_inputs(2, 8, 64, eps=1e-5, dtype=torch.bfloat16), "in bfloat16"),
     ]
 
 
@@ -64,6 +64,14 @@ rms_norm = Exercise(
                 ("* self.weight", "* (1 + self.weight)"),
             ),
             "the weight is added; it multiplies": (("* self.weight", "+ self.weight"),),
+            "the weight is multiplied first, before the norm, which then divides by the root mean square of the product": (
+                ("x32 = x.float()", "x32 = x.float() * self.weight.float()"),
+                ("normed.type_as(x) * self.weight", "normed.type_as(x)"),
+            ),
+            "the root mean square is returned; divide x by it": (
+                (f"x32 * {ROOT}", f"({MEAN} + self.eps).sqrt()"),
+                (" * self.weight", ""),
+            ),
             "it divides by the weight": (("* self.weight", "/ self.weight"),),
             "eps stands outside the root; it belongs under it": (
                 (ROOT, f"1 / ({MEAN}.sqrt() + self.eps)"),
@@ -106,13 +114,6 @@ rms_norm = Exercise(
             "the result has another dtype than x: cast back with type_as(x)": (("normed.type_as(x)", "normed"),),
             "the result is float32: cast back after the division": (
                 ("normed.type_as(x) * self.weight", "normed * self.weight.float()"),
-            ),
-            "the weight is multiplied before the cast back to the dtype of x; Llama casts first, then multiplies": (
-                ("normed.type_as(x) * self.weight", "(normed * self.weight.float()).type_as(x)"),
-            ),
-            "only the statistic is computed in float32; the product with it belongs there too, before the cast": (
-                ("x32 * torch", "x * torch"),
-                (" + self.eps)", " + self.eps).type_as(x)"),
             ),
         },
         adapt=_as_function,

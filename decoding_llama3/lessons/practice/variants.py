@@ -1,4 +1,4 @@
-"""A right function with one of its steps left out, doubled, moved, transposed, taken over another axis, or exchanged.
+"""A right function with one step left out, doubled, moved, transposed, taken over another axis, or exchanged.
 
 A wrong result is often exactly what one of these gives; its sentence then names the mistake.
 """
@@ -9,6 +9,7 @@ import inspect
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 
 OPERATORS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%"}
 COMPARISONS = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
@@ -25,6 +26,7 @@ class Variant:
     function: Callable
 
 
+@cache
 def edited(function: Callable, *changes: tuple[str, str]) -> Callable:
     """`function` with each `(old, new)` replaced in its source.
 
@@ -38,7 +40,8 @@ def edited(function: Callable, *changes: tuple[str, str]) -> Callable:
     return _compiled(ast.parse(source), function)
 
 
-def variants(function: Callable) -> Iterator[Variant]:
+@cache
+def variants(function: Callable) -> tuple[Variant, ...]:
     """All one-step changes of `function`, those that learners make most first."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
     found: list[tuple[int, str, ast.Module]] = []
@@ -47,8 +50,8 @@ def variants(function: Callable) -> Iterator[Variant]:
             other = copy.deepcopy(tree)
             _put(other, _body_nodes(other)[i], new)
             found.append((rank, sentence, other))
-    for rank, sentence, other in sorted(found, key=lambda change: change[0]):
-        yield Variant(rank, sentence, _compiled(other, function))
+    found.sort(key=lambda change: change[0])
+    return tuple(Variant(rank, sentence, _compiled(other, function)) for rank, sentence, other in found)
 
 
 def _compiled(tree: ast.Module, function: Callable) -> Callable:
