@@ -35,9 +35,9 @@ def load_model(
     Without `dtype` the hardware decides, and what it decided is printed. `quantize="int8"` turns each matrix into
     one byte a weight as it is read. `compile=True` compiles the decode step. `parts` is a file with
     functions of yours, such as my_llama.py, with which the model computes in place of the package's: it is run.
-    A checkpoint that is not exactly the model its configuration describes, or that does not fit into memory, raises
-    ValueError, and nothing is loaded; so does a wrong argument, or TypeError where its type is wrong. The model is
-    to be run: its weights have requires_grad False, so to train it, call `model.requires_grad_()`.
+    A checkpoint that is not exactly the model its configuration describes, or that does not fit into memory,
+    raises ValueError, and nothing is loaded; so does a wrong argument, or TypeError where its type is wrong. The
+    model is to be run: its weights have requires_grad False, so to train it, call `model.requires_grad_()`.
     On a CPU, weights stored as they are used stay in the file, mapped into memory: it may be replaced or deleted
     meanwhile, but not written into.
     """

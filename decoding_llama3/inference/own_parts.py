@@ -4,12 +4,14 @@ import runpy
 from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from decoding_llama3.feed_forward import FeedForward
 from decoding_llama3.inference.parts import with_parts
+from decoding_llama3.kv_cache import KVCache
 from decoding_llama3.norm import RMSNorm
 from decoding_llama3.transformer import Transformer, TransformerBlock
 
@@ -54,7 +56,14 @@ class OwnBlock(TransformerBlock):
         self.ffn_norm, self.feed_forward = old.ffn_norm, old.feed_forward
         self.function = function
 
-    def forward(self, x, positions, rotation, mask=None, cache=None):
+    def forward(
+        self,
+        x: Float[Tensor, "batch seq dim"],
+        positions: Int[Tensor, " seq"],
+        rotation: Float[Tensor, "seq pairs 2"],
+        mask: Bool[Tensor, "seq length"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "batch seq dim"]:
         return self.function(self, x, positions, rotation, mask, cache)
 
 
@@ -68,10 +77,12 @@ def read_own_parts(path: str | PathLike) -> dict[str, Callable]:
     try:
         names = runpy.run_path(str(path))
     except Exception as error:
-        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}; mend it or keep it again") from error
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{path} cannot be run: {reason}; mend it or keep it again") from error
     parts = {name: names[name] for name in OWN_PARTS if callable(names.get(name))}
     if not parts:
-        raise ValueError(f"{path} has none of the functions {', '.join(OWN_PARTS)}: keep one that passed its check")
+        wanted = ", ".join(OWN_PARTS)
+        raise ValueError(f"{path} has none of the functions {wanted}: keep one that passed its check")
     return parts
 
 
@@ -83,11 +94,12 @@ def with_own_parts(model: Transformer, parts: dict[str, Callable]) -> Transforme
     if unknown := sorted(parts.keys() - OWN_PARTS.keys()):
         raise ValueError(f"{unknown[0]} is no part of the model, which has {', '.join(OWN_PARTS)}")
     new = with_parts(model, attend=parts.get("my_attend"), rotate=parts.get("my_apply_rope"))
-    for name, kind, own in (
+    exchanged: tuple[tuple[str, type, Any], ...] = (
         ("my_rms_norm", RMSNorm, OwnNorm),
         ("my_swiglu", FeedForward, OwnFeedForward),
         ("my_block", TransformerBlock, OwnBlock),
-    ):
+    )
+    for name, kind, own in exchanged:
         if name in parts:
             places = [place for place, module in new.named_modules() if isinstance(module, kind)]
             for place in places:

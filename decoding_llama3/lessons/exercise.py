@@ -30,8 +30,8 @@ class Verdict:
 class Exercise:
     """A task: `check(answer)` returns if the answer is right and raises `Mistake` if not.
 
-    `solution` is None in the edition for students. A `graded` one is judged by whoever marks; its check says to the
-    learner only whether the answer has the right form, unless the solutions are at hand.
+    `solution` is None in the edition for students. A `graded` one is judged by whoever marks; its check says to
+    the learner only whether the answer has the right form, unless the solutions are at hand.
     """
 
     check: Callable[[Callable], None]
@@ -40,7 +40,7 @@ class Exercise:
     graded: bool = False
 
     def mark(self, answer: object) -> Verdict:
-        """Judge `answer`. Whatever it is or does, nothing is raised: a wrong answer is no error of the notebook."""
+        """Judge `answer`. Whatever it is or does, nothing is raised: a wrong answer is no error of a notebook."""
         try:
             self.check(answer)  # type: ignore[arg-type]  # a check answers whatever a learner hands in
         except Unanswered:

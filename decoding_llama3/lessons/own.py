@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from decoding_llama3.experiments.files import write_text
+from decoding_llama3.inference.generator import generate
 from decoding_llama3.inference.own_parts import OWN_PARTS, read_own_parts, with_own_parts
 from decoding_llama3.lessons.checks import attention, feed_forward, norm, rope, transformer
 from decoding_llama3.lessons.parting import first_parting
@@ -72,7 +73,10 @@ def assemble(model: Transformer, text: str, tokenizer: Tokenizer, file: str | Pa
     path = Path(file)
     parts = read_own_parts(path) if path.is_file() else {}
     lines = {name: f"yours, {path} line {_line_of(path, name)}" for name in parts}
-    show_table([(PARTS[name], name, lines.get(name, "the package's")) for name in OWN_PARTS], ["part", "function", "whose"])
+    show_table(
+        [(PARTS[name], name, lines.get(name, "the package's")) for name in OWN_PARTS],
+        ["part", "function", "whose"],
+    )
     if not parts:
         print(f"There is no {path} yet: keep a function that passed its check, here or in Parts 3 to 6.")
         return model
@@ -87,6 +91,16 @@ def assemble(model: Transformer, text: str, tokenizer: Tokenizer, file: str | Pa
         largest = (own(tokens) - model(tokens)).abs().max().item()
     print(f"{len(parts)} of {len(OWN_PARTS)} parts are yours; the logits differ by at most {largest:.1g}")
     return own
+
+
+def answer_aloud(question: str, model: Transformer, tokenizer: Tokenizer, file: str | Path = FILE) -> None:
+    """Print what a model that chats answers, in at most 60 tokens, computing with your functions of `file`."""
+    path = Path(file)
+    parts = read_own_parts(path) if path.is_file() else {}
+    prompt = tokenizer.encode_chat([{"role": "user", "content": question}])
+    answer = generate(with_own_parts(model, parts), prompt, 60, stop_ids=tokenizer.stop_ids)
+    print(f"{question}\n{tokenizer.decode([id for id in answer if id not in tokenizer.stop_ids])}")
+    print(f"computed with {len(parts)} of {len(OWN_PARTS)} parts of yours")
 
 
 def _name(function: object) -> str:
@@ -110,7 +124,7 @@ def _needed(function: Callable) -> tuple[list[str], dict[str, str]]:
                     add(value)
             elif isinstance(value, (int, float, str, bool)):
                 pieces[name] = f"{name} = {value!r}"
-            elif getattr(value, "__module__", None) and hasattr(value, "__name__"):
+            elif isinstance(value, type) or inspect.isroutine(value):
                 alias = "" if value.__name__ == name else f" as {name}"
                 imports[f"from {value.__module__} import {value.__name__}{alias}"] = None
             elif name in one.__globals__:
@@ -131,7 +145,7 @@ def _global_names(source: str) -> Iterator[str]:
 
 
 def _merged(before: str, imports: list[str], pieces: dict[str, str]) -> str:
-    """The file with the pieces in it, each in the place of an earlier one of its name; all else stays as it was."""
+    """The file with the pieces in it, each in the place of an earlier one of its name; all else stays."""
     lines, new = before.splitlines(), dict(pieces)
     defined = {_defined(node): node for node in ast.parse(before).body}
     for name, node in reversed(defined.items()):

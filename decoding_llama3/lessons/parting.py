@@ -13,7 +13,7 @@ from decoding_llama3.attention import attend
 from decoding_llama3.feed_forward import FeedForward
 from decoding_llama3.inference.own_parts import with_own_parts
 from decoding_llama3.lessons.practice.compare import difference, same
-from decoding_llama3.lessons.practice.example import told
+from decoding_llama3.lessons.practice.example import error_clause
 from decoding_llama3.lessons.practice.outcome import Outcome, failed
 from decoding_llama3.norm import RMSNorm
 from decoding_llama3.rope import apply_rope
@@ -40,7 +40,7 @@ OURS: dict[str, tuple[Callable, int]] = {
 
 @dataclass(frozen=True)
 class Parting:
-    """The function `name`, at its call number `call` in block `block`, gave `yours` where the package has `ours`."""
+    """The function `name`, at call number `call` in block `block`, gave `yours` where the package has `ours`."""
 
     name: str
     block: int
@@ -52,7 +52,7 @@ class Parting:
     @property
     def sentence(self) -> str:
         """Where it is and what can be seen of it."""
-        seen = told(self.yours) if self.yours.error else difference(self.yours.value, self.ours)
+        seen = error_clause(self.yours) if self.yours.error else difference(self.yours.value, self.ours)
         return f"{self.name} is the first that differs, at its call {self.call} in block {self.block}: {seen}"
 
 
@@ -80,7 +80,7 @@ def first_parting(
 
 
 def _watched(name: str, yours: Callable, calls: Counter[str]) -> Callable:
-    ours, per_block = OURS[name] if name in OURS else (yours, 1)
+    ours, per_block = OURS.get(name, (yours, 1))
 
     def both(*arguments):
         block, call = divmod(calls[name], per_block)

@@ -1,24 +1,23 @@
 """Part 5 - exercises on attention."""
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from functools import wraps
 
 import torch
 from torch import Tensor
 
 from decoding_llama3.attention import attend_explicitly
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.inspect.probe import intercepted
 from decoding_llama3.kv_cache import KVCache
 from decoding_llama3.lessons.exercise import Exercise
 from decoding_llama3.lessons.practice.graded import Graded, solution
 from decoding_llama3.lessons.practice.inputs import random, small
-from decoding_llama3.lessons.practice.research import Research, tale_until, tale_word_losses
 from decoding_llama3.lessons.practice.same_as import Case, SameAs
-from decoding_llama3.transformer import Transformer
+from decoding_llama3.lessons.research.attention import head as head
 
 REPEAT = "k, v = repeat_for_queries(q, k), repeat_for_queries(q, v)"
 MASKED = 'scores.masked_fill(~mask, float("-inf")).softmax(dim=-1, dtype=torch.float32)'
+CAUSAL = "mask = causal_mask(torch.arange(q.shape[2], device=q.device), k.shape[2])"
 TILE = "x.repeat(1, q.shape[1] // x.shape[1], 1, 1)"
 
 
@@ -28,7 +27,13 @@ def later_queries(seq: int, length: int) -> Tensor:
 
 
 def attention_inputs(
-    heads=(6, 3), seq=4, length=7, head_dim=16, masked=True, dtype=torch.float32, batch=2
+    heads: tuple[int, int] = (6, 3),
+    seq: int = 4,
+    length: int = 7,
+    head_dim: int = 16,
+    masked: bool = True,
+    dtype: torch.dtype = torch.float32,
+    batch: int = 2,
 ) -> tuple:
     """Queries, keys, values and a mask. The queries are large, so that the scale shows."""
     q = 2 * random(batch, heads[0], seq, head_dim).to(dtype)
@@ -84,14 +89,14 @@ attend = Exercise(
             "the mask comes after the softmax: the weights no longer add up to 1": (
                 (MASKED, "scores.softmax(dim=-1, dtype=torch.float32).masked_fill(~mask, 0)"),
             ),
-            "what is masked gets a score of about 0, as by a product with the mask: its weight is then exp(0) = 1, not 0": (
+            "what is masked gets a score of about 0, as by a product with the mask: exp(0) is 1, not 0": (
                 (MASKED, "(scores * mask).softmax(dim=-1, dtype=torch.float32)"),
             ),
             "the mask is added as 0 and 1: it must take a score to minus infinity": (
                 (MASKED, "(scores + mask).softmax(dim=-1, dtype=torch.float32)"),
             ),
             "keys and values are not repeated: each of them serves several queries": ((REPEAT, ""),),
-            "keys and values are tiled (0 1 2 0 1 2); neighbouring queries share (0 0 1 1 2 2): repeat_interleave": (
+            "keys and values are tiled (0 1 2 0 1 2); neighbours share (0 0 1 1 2 2): repeat_interleave": (
                 (REPEAT, f"k, v = ({TILE} for x in (k, v))"),
             ),
             "the values are tiled (0 1 2 0 1 2), the keys are repeated rightly (0 0 1 1 2 2)": (
@@ -122,7 +127,7 @@ attend = Exercise(
             ),
             "with a mask of its own it ignores that the queries are the last tokens: use the mask it is given": (
                 (
-                    "if mask is None:\n        mask = causal_mask(torch.arange(q.shape[2], device=q.device), k.shape[2])",
+                    f"if mask is None:\n        {CAUSAL}",
                     "mask = causal_mask(torch.arange(k.shape[2])[-q.shape[2]:], k.shape[2])",
                 ),
             ),
@@ -146,9 +151,9 @@ attend = Exercise(
     ),
     solution("attention", "attend"),
     (
-        "Five steps: repeat keys and values for the queries that share them; scores; scale; mask; softmax. Then fetch.",
-        "`scores.masked_fill(~mask, float('-inf'))` before the softmax over the last axis. `None` stands for the mask "
-        "of a whole sequence: True on and below the diagonal.",
+        "Repeat keys and values for the queries that share them; scores; scale; mask; softmax; then fetch.",
+        "`scores.masked_fill(~mask, float('-inf'))` before the softmax over the last axis. `None` stands for the "
+        "mask of a whole sequence: True on and below the diagonal.",
         "`k.repeat_interleave(n, dim=1)` gives 0 0 1 1, `k.repeat(1, n, 1, 1)` gives 0 1 0 1.",
     ),
 )
@@ -161,7 +166,9 @@ def _filled_cache(length=6, head_dim=2, heads=2, batch=1, n_filled=0, dtype=torc
     return cache
 
 
-def update_inputs(positions, numbers=random, dtype=torch.float32, **sizes) -> tuple:
+def update_inputs(
+    positions: list[int], numbers: Callable = random, dtype: torch.dtype = torch.float32, **sizes: int
+) -> tuple:
     cache = _filled_cache(dtype=dtype, **sizes)
     shape = (*cache.keys.shape[:2], len(positions), cache.keys.shape[3])
     return cache, torch.tensor(positions), numbers(*shape).to(dtype), numbers(*shape, seed=1).to(dtype)
@@ -170,6 +177,7 @@ def update_inputs(positions, numbers=random, dtype=torch.float32, **sizes) -> tu
 def with_contents(update: Callable) -> Callable:
     """The result, and what the cache holds afterwards."""
 
+    @wraps(update)
     def call(cache, positions, keys, values):
         result = update(cache, positions, keys, values)
         return [*result, cache] if isinstance(result, (tuple, list)) else result
@@ -206,7 +214,7 @@ update = Exercise(
                 ("self.values.index_copy_(2", "self.values.index_add_(2"),
             ),
             "keys and values are exchanged": (("return self.keys, self.values", "return self.values, self.keys"),),
-            "only the filled slots are returned; the whole store is asked, empty slots zero: the mask hides them": (
+            "only the filled slots are returned; the whole store is asked: the mask hides empty slots": (
                 (
                     "return self.keys, self.values",
                     "return self.keys[:, :, : positions.max() + 1], self.values[:, :, : positions.max() + 1]",
@@ -261,43 +269,4 @@ n_users = Exercise(
         "A bfloat16 number has two bytes. A user who fits by half does not fit.",
     ),
     graded=True,
-)
-
-# Tokens of the tale, by the number of the one that they follow, each of which one head carries.
-WORDS = (37, 67, 90, 125, 131, 138)
-HEADS = [(block, head) for block in range(6) for head in range(8)]
-
-
-def _head_task(place: int) -> str:
-    before, word = tale_until(place)
-    return (
-        f"in the tale, which head, silenced, lowers the probability of {word!r} after {before!r} most? "
-        "(`heads.without_heads(model, [(block, head)])` silences one)"
-    )
-
-
-@contextmanager
-def _a_head_per_row(model: Transformer, place: int) -> Iterator[None]:
-    """Row i of a batch runs without head i of HEADS: wo reads zeros in its place."""
-    with ExitStack() as stack:
-        for block in range(6):
-            kept = torch.tensor([[(block, head) != lost for head in range(8)] for lost in HEADS])
-            kept = kept.repeat_interleave(model.config.head_dim, dim=1)[:, None]
-            name = f"layers.{block}.attention.wo"
-            stack.enter_context(intercepted(model, [name], lambda x, kept=kept: x * kept))
-        yield
-
-
-head = Research(
-    "head",
-    WORDS,
-    _head_task,
-    "a block from 0 to 5 and a head from 0 to 7, such as (3, 1),",
-    HEADS,
-    _a_head_per_row,
-    tale_word_losses,
-    (
-        "`model(tokens)[0, -1].softmax(-1)[word]` is the probability; run it inside `with without_heads(...)`.",
-        "Two loops, 48 runs. Look at the change of the probability's logarithm, and at the second largest too.",
-    ),
 )

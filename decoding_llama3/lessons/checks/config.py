@@ -1,8 +1,11 @@
 """Part 2 - exercises on the configuration."""
 
+from dataclasses import replace
+
 import torch
 
-from decoding_llama3.config import LlamaConfig, ffn_hidden_dim as hidden_by_rule
+from decoding_llama3.config import LlamaConfig
+from decoding_llama3.config import ffn_hidden_dim as hidden_by_rule
 from decoding_llama3.lessons.exercise import Exercise
 from decoding_llama3.lessons.practice.graded import Graded, solution
 from decoding_llama3.lessons.practice.same_as import Case, SameAs
@@ -38,9 +41,13 @@ n_params = Exercise(
             "each block has two norms, one is counted": (("2 * self.dim\n", "self.dim\n"),),
             "no norm is counted": ((" + 2 * self.dim\n", "\n"), (" + self.dim\n", "\n")),
             "the norms of the blocks are missing": ((" + 2 * self.dim\n", "\n"),),
-            "keys and values are counted for all query heads; they have n_kv_heads": ((KEYS_VALUES, "(2 * self.n_heads)"),),
+            "keys and values are counted for all query heads; they have n_kv_heads": (
+                (KEYS_VALUES, "(2 * self.n_heads)"),
+            ),
             "queries and the output are counted for n_kv_heads only": ((KEYS_VALUES, "(2 * self.n_kv_heads)"),),
-            "the output matrix of attention, wo, is missing": ((KEYS_VALUES, "(self.n_heads / 2 + self.n_kv_heads)"),),
+            "the output matrix of attention, wo, is missing": (
+                (KEYS_VALUES, "(self.n_heads / 2 + self.n_kv_heads)"),
+            ),
             "the values' matrix is missing": ((KEYS_VALUES, "(self.n_heads + self.n_kv_heads / 2)"),),
             "the feed-forward has three matrices, two are counted": (("3 * self.dim", "2 * self.dim"),),
             "the feed-forward has three matrices, one is counted": (("3 * self.dim", "self.dim"),),
@@ -53,7 +60,9 @@ n_params = Exercise(
             "embedding and output are two tables unless tie_embeddings is True, one is counted": (
                 ("(1 if self.tie_embeddings else 2)", "1"),
             ),
-            "tied and not tied are exchanged": (("1 if self.tie_embeddings else 2", "2 if self.tie_embeddings else 1"),),
+            "tied and not tied are exchanged": (
+                ("1 if self.tie_embeddings else 2", "2 if self.tie_embeddings else 1"),
+            ),
             "one block is counted": (("self.n_layers * layer", "layer"),),
             "attention is missing": (("layer = attention + ", "layer = "),),
             "the embedding is counted in every block": (
@@ -68,7 +77,7 @@ n_params = Exercise(
     solution("config", "n_params"),
     (
         "Count in this order: tables, then one block (attention, feed-forward, norms), then the last norm.",
-        "`wq` is (n_heads * head_dim, dim) and `wo` turned round; `wk` and `wv` have n_kv_heads * head_dim rows only.",
+        "`wq` is (n_heads * head_dim, dim), `wo` turned round; `wk` and `wv` have n_kv_heads * head_dim rows.",
         "Which models have one table for both ends? `config.tie_embeddings` says.",
     ),
 )
@@ -99,7 +108,9 @@ ffn_hidden_dim = Exercise(
                 (UP, "multiple_of * ((hidden + multiple_of - 1) % multiple_of)"),
             ),
             "it is not rounded to a multiple": ((UP, "hidden"),),
-            "the number of multiples is returned; multiply by multiple_of again": ((UP, "-(-hidden // multiple_of)"),),
+            "the number of multiples is returned; multiply by multiple_of again": (
+                (UP, "-(-hidden // multiple_of)"),
+            ),
             "multiple_of is added; round up to the next multiple": ((UP, "hidden + multiple_of"),),
             "the multiplier is not used": (("int(multiplier * hidden)", "hidden"),),
             "two thirds are missing: SwiGLU has three matrices": ((TWO_THIRDS, "4 * dim"),),
@@ -110,10 +121,15 @@ ffn_hidden_dim = Exercise(
                 ("-(-hidden // multiple_of)", "-(-int(hidden) // multiple_of)"),
             ),
             "the multiplier comes after the rounding": (
-                ("int(multiplier * hidden)", "multiple_of * -(-hidden // multiple_of)\n        return int(multiplier * hidden)"),
+                (
+                    "int(multiplier * hidden)",
+                    "multiple_of * -(-hidden // multiple_of)\n        return int(multiplier * hidden)",
+                ),
             ),
             "the result is a float; a size is a whole number": ((UP, f"float({UP})"),),
-            "multiplier=None is not answered: it means no multiplier": (("if multiplier is not None:", "if True:"),),
+            "multiplier=None is not answered: it means no multiplier": (
+                ("if multiplier is not None:", "if True:"),
+            ),
         },
         shows_right=False,
     ),
@@ -137,7 +153,9 @@ kv_cache_bytes = Exercise(
         smallest=lambda: [(preset("tiny"), 1, 1, torch.bfloat16), (preset("tiny"), 2, 1, torch.float32)],
         known={
             "keys alone are counted; there are values, too": (("2 * self.n_layers", "self.n_layers"),),
-            "all query heads are counted; only n_kv_heads have keys and values": (("self.n_kv_heads", "self.n_heads"),),
+            "all query heads are counted; only n_kv_heads have keys and values": (
+                ("self.n_kv_heads", "self.n_heads"),
+            ),
             "one block is counted": (("2 * self.n_layers *", "2 *"),),
             "one head is counted": (("self.n_kv_heads * ", ""),),
             "dim is counted for each head; a head has head_dim": (("self.head_dim", "self.dim"),),
@@ -175,7 +193,7 @@ config_of = Exercise(
 )
 
 wrong_field = Exercise(
-    Graded("config", "wrong_field", lambda: (preset("tiny"), shapes_of(preset("tiny")))),
+    Graded("config", "wrong_field", lambda: (preset("tiny"), shapes_of(replace(preset("tiny"), vocab_size=500)))),
     solution("config", "wrong_field"),
     (
         "If you can read a configuration off the shapes, you can compare it field by field.",

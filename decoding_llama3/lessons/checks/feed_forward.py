@@ -1,20 +1,17 @@
 """Part 6 - exercises on the feed-forward network."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
 
 from decoding_llama3.feed_forward import FeedForward
-from decoding_llama3.inspect.probe import intercepted
 from decoding_llama3.lessons.exercise import Exercise
 from decoding_llama3.lessons.practice.graded import Graded, solution
 from decoding_llama3.lessons.practice.inputs import random, small
-from decoding_llama3.lessons.practice.research import Research, opening_losses
 from decoding_llama3.lessons.practice.same_as import Case, SameAs
-from decoding_llama3.transformer import Transformer
+from decoding_llama3.lessons.research.feed_forward import silenced as silenced
 
 FORMULA = "self.w_down(F.silu(self.w_gate(x)) * self.w_up(x))"
 
@@ -33,7 +30,9 @@ def linear(weight: Tensor) -> nn.Linear:
     return layer
 
 
-def swiglu_inputs(*shape: int, hidden: int = 12, numbers=random, dtype: torch.dtype = torch.float32) -> tuple:
+def swiglu_inputs(
+    *shape: int, hidden: int = 12, numbers: Callable = random, dtype: torch.dtype = torch.float32
+) -> tuple:
     """x and the three layers; the gate's numbers are large, so that its bend shows."""
     dim = shape[-1]
     weights = 2 * numbers(hidden, dim, seed=1), numbers(hidden, dim, seed=2), numbers(dim, hidden, seed=3)
@@ -55,7 +54,9 @@ swiglu = Exercise(
         ],
         smallest=_smallest_swiglu,
         known={
-            "SiLU is on the values; it belongs on the gate": ((FORMULA, "self.w_down(self.w_gate(x) * F.silu(self.w_up(x)))"),),
+            "SiLU is on the values; it belongs on the gate": (
+                (FORMULA, "self.w_down(self.w_gate(x) * F.silu(self.w_up(x)))"),
+            ),
             "SiLU is on both; the values pass as they are": (
                 (FORMULA, "self.w_down(F.silu(self.w_gate(x)) * F.silu(self.w_up(x)))"),
             ),
@@ -71,8 +72,12 @@ swiglu = Exercise(
             "gate and values are added; they are multiplied": ((") * self.w_up", ") + self.w_up"),),
             "the gate is missing": ((FORMULA, "self.w_down(F.silu(self.w_up(x)))"),),
             "the values are missing: that is a network of two matrices": ((" * self.w_up(x)", ""),),
-            "the values are x itself, not w_up(x)": ((FORMULA, "self.w_down(F.silu(self.w_gate(x)) * x.mean(-1, keepdim=True))"),),
-            "w_up reads the gate, not x": ((FORMULA, "self.w_down(F.silu(self.w_gate(x)) * self.w_up(F.silu(x)))"),),
+            "the values are x itself, not w_up(x)": (
+                (FORMULA, "self.w_down(F.silu(self.w_gate(x)) * x.mean(-1, keepdim=True))"),
+            ),
+            "w_up reads the gate, not x": (
+                (FORMULA, "self.w_down(F.silu(self.w_gate(x)) * self.w_up(F.silu(x)))"),
+            ),
             "w_down is missing: the result is still wide": ((FORMULA, "F.silu(self.w_gate(x)) * self.w_up(x)"),),
             "x is added: the residual connection is the block's": ((FORMULA, f"x + {FORMULA}"),),
             "w_down is applied to the gate alone, before the product": (
@@ -97,7 +102,9 @@ equal_hidden = Exercise(
 )
 
 swiglu_joined = Exercise(
-    Graded("feed_forward", "swiglu_joined", lambda: (random(2, 3, 8), random(24, 8, seed=1), random(8, 12, seed=2))),
+    Graded(
+        "feed_forward", "swiglu_joined", lambda: (random(2, 3, 8), random(24, 8, seed=1), random(8, 12, seed=2))
+    ),
     solution("feed_forward", "swiglu_joined"),
     ("One product gives both at once, side by side. Which half is the gate's?", "`both.chunk(2, dim=-1)`."),
     graded=True,
@@ -106,32 +113,9 @@ swiglu_joined = Exercise(
 awake = Exercise(
     Graded("feed_forward", "awake", lambda: (random(3, 8), random(12, 8, seed=1), random(12, 8, seed=2), 2)),
     solution("feed_forward", "awake"),
-    ("The product for every token first: (seq, hidden). A strongly negative one is awake, too.", "`topk` gives values and indices."),
-    graded=True,
-)
-
-FEATURES = list(range(768))
-
-
-def _a_feature_per_row(model: Transformer, block: int) -> AbstractContextManager:
-    """Row i of a batch runs without feature i of this block's feed-forward network."""
-    kept = ~torch.eye(len(FEATURES), dtype=torch.bool)[:, None]
-    return intercepted(model, [f"layers.{block}.feed_forward.w_down"], lambda x: x * kept)
-
-
-silenced = Research(
-    "silenced",
-    (2, 3, 4, 5),
-    lambda block: (
-        f"which of the 768 features of the feed-forward network in block {block}, silenced, lowers the probability of "
-        f"' time' after 'Once upon a' most? (`probe.intercepted(model, ['layers.{block}.feed_forward.w_down'], change)`)"
-    ),
-    "a feature from 0 to 767",
-    FEATURES,
-    _a_feature_per_row,
-    opening_losses,
     (
-        "w_down reads the products: `change` sets column `feature` of what it gets to zero.",
-        "768 runs of four tokens, or one batch of 768 rows, each without another feature.",
+        "The product for every token first: (seq, hidden). A strongly negative one is awake, too.",
+        "`topk` gives values and indices.",
     ),
+    graded=True,
 )

@@ -1,19 +1,16 @@
 """Part 3 - exercises on normalisation."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from types import SimpleNamespace
 
 import torch
 
-from decoding_llama3.inspect.probe import intercepted
 from decoding_llama3.lessons.exercise import Exercise
 from decoding_llama3.lessons.practice.graded import Graded, solution
 from decoding_llama3.lessons.practice.inputs import random, small
-from decoding_llama3.lessons.practice.research import Research, tale_until, tale_word_losses
 from decoding_llama3.lessons.practice.same_as import Case, SameAs
+from decoding_llama3.lessons.research.norm import feature as feature
 from decoding_llama3.norm import RMSNorm
-from decoding_llama3.transformer import Transformer
 
 MEAN = "x32.square().mean(dim=-1, keepdim=True)"
 ROOT = f"torch.rsqrt({MEAN} + self.eps)"
@@ -39,7 +36,10 @@ def _norm_cases() -> list[Case]:
         Case(norm_inputs(2, 3, 48)),
         Case(silent, "where a token's vector is zero"),
         Case(norm_inputs(5, 5, 5, eps=1e-5), "where batch, tokens and features are equally many"),
-        Case(norm_inputs(1, 4, 48, eps=1e-5, size=300, dtype=torch.float16), "in float16, whose squares end at 65,504"),
+        Case(
+            norm_inputs(1, 4, 48, eps=1e-5, size=300, dtype=torch.float16),
+            "in float16, whose squares end at 65,504",
+        ),
         Case(norm_inputs(2, 8, 64, eps=1e-5, dtype=torch.bfloat16), "in bfloat16"),
     ]
 
@@ -64,7 +64,7 @@ rms_norm = Exercise(
                 ("* self.weight", "* (1 + self.weight)"),
             ),
             "the weight is added; it multiplies": (("* self.weight", "+ self.weight"),),
-            "the weight is multiplied first, before the norm, which then divides by the root mean square of the product": (
+            "the weight is multiplied before the norm, which then divides by the size of the product": (
                 ("x32 = x.float()", "x32 = x.float() * self.weight.float()"),
                 ("normed.type_as(x) * self.weight", "normed.type_as(x)"),
             ),
@@ -73,9 +73,7 @@ rms_norm = Exercise(
                 (" * self.weight", ""),
             ),
             "it divides by the weight": (("* self.weight", "/ self.weight"),),
-            "eps stands outside the root; it belongs under it": (
-                (ROOT, f"1 / ({MEAN}.sqrt() + self.eps)"),
-            ),
+            "eps stands outside the root; it belongs under it": ((ROOT, f"1 / ({MEAN}.sqrt() + self.eps)"),),
             "eps is not used": ((" + self.eps", ""),),
             "eps is squared": (("+ self.eps", "+ self.eps**2"),),
             "eps is added twice": (("+ self.eps", "+ 2 * self.eps"),),
@@ -88,6 +86,9 @@ rms_norm = Exercise(
             "it divides by the mean square, not by its root": (("torch.rsqrt(", "1 / ("),),
             "it multiplies by the root mean square; it divides": (("torch.rsqrt(", "torch.sqrt("),),
             "the sum of the squares is taken, not their mean": ((".mean(", ".sum("),),
+            "the sum is divided by the number of texts or tokens, not of features": (
+                (MEAN, f"{MEAN.replace('mean', 'sum')} / x.shape[0]"),
+            ),
             "the mean is subtracted first: that is LayerNorm": (
                 ("x32 = x.float()", "x32 = x.float() - x.float().mean(dim=-1, keepdim=True)"),
             ),
@@ -98,23 +99,27 @@ rms_norm = Exercise(
                 (MEAN, "x32.var(dim=-1, keepdim=True)"),
             ),
             "the mean is taken of the numbers, not of their squares": ((".square()", ""),),
-            "the mean is taken of the sizes |x|, not of the squares": ((ROOT, f"1 / ({MEAN} + self.eps)"), (".square()", ".abs()")),
+            "the mean is taken of the sizes |x|, not of the squares": (
+                (ROOT, f"1 / ({MEAN} + self.eps)"),
+                (".square()", ".abs()"),
+            ),
             "it divides by the largest number, not by the root mean square": (
                 (ROOT, "1 / (x32.abs().amax(dim=-1, keepdim=True) + self.eps)"),
             ),
             "the mean runs over the tokens (axis -2); it belongs over the features of one token": (
                 ("dim=-1", "dim=-2"),
             ),
-            "the mean runs over the first axis; it belongs over the features, the last axis": (("dim=-1", "dim=0"),),
+            "the mean runs over the first axis; it belongs over the features, the last axis": (
+                ("dim=-1", "dim=0"),
+            ),
             "one mean is taken for all tokens; each token has its own": (("dim=-1, keepdim=True", ""),),
-            "the mean has lost its axis: keepdim=True lets it divide each token's features": ((", keepdim=True", ""),),
+            "the mean has lost its axis: keepdim=True lets it divide each token's features": (
+                (", keepdim=True", ""),
+            ),
             "the squares are taken in the dtype of x: beyond |x| = 255 they overflow in float16; use float32": (
                 ("x.float()", "x"),
             ),
             "the result has another dtype than x: cast back with type_as(x)": (("normed.type_as(x)", "normed"),),
-            "the result is float32: cast back after the division": (
-                ("normed.type_as(x) * self.weight", "normed * self.weight.float()"),
-            ),
         },
         adapt=_as_function,
         kept=("x", "weight"),
@@ -141,7 +146,7 @@ rms_by_depth = Exercise(
     solution("norm", "rms_by_depth"),
     (
         "The stream after a part is the stream before it, plus what the part writes.",
-        "A list that starts with the embedding and grows by one stream per part; `torch.stack` makes one tensor of it.",
+        "A list that starts with the embedding and grows by one stream per part; `torch.stack` joins it.",
     ),
     graded=True,
 )
@@ -154,37 +159,4 @@ norm_of_slices = Exercise(
         "Sums of squares can be added, means cannot where the slices differ in size.",
     ),
     graded=True,
-)
-
-# Tokens of the tale, by the number of the one that they follow, each of which one feature carries.
-WORDS = (19, 37, 77, 84, 119, 125)
-FEATURES = list(range(256))
-
-
-def _feature_task(place: int) -> str:
-    before, word = tale_until(place)
-    return (
-        f"which of the 256 features, set to zero after the last norm, lowers the probability of {word!r} after "
-        f"{before!r} most? (`probe.intercepted(model, ['output'], change)` lets the output read change(x) for x)"
-    )
-
-
-def _a_feature_per_row(model: Transformer, place: int) -> AbstractContextManager:
-    """Row i of a batch runs without feature i after the last norm."""
-    kept = ~torch.eye(len(FEATURES), dtype=torch.bool)[:, None]
-    return intercepted(model, ["output"], lambda x: x * kept)
-
-
-feature = Research(
-    "feature",
-    WORDS,
-    _feature_task,
-    "a feature from 0 to 255",
-    FEATURES,
-    _a_feature_per_row,
-    tale_word_losses,
-    (
-        "`model(tokens)[0, -1].softmax(-1)[word]` is the probability; run it inside `with probe.intercepted(...)`.",
-        "256 runs. One feature is loud in every token: is it the one for your word, too?",
-    ),
 )

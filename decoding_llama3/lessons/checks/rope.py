@@ -1,29 +1,29 @@
 """Part 4 - exercises on rotary embeddings."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from functools import wraps
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from decoding_llama3.config import RopeScaling
 from decoding_llama3.lessons.exercise import Exercise
 from decoding_llama3.lessons.practice.graded import Graded, solution
 from decoding_llama3.lessons.practice.inputs import random, small
-from decoding_llama3.lessons.practice.research import Research, tale_losses
 from decoding_llama3.lessons.practice.same_as import Case, SameAs
+from decoding_llama3.lessons.research.rope import pair as pair
 from decoding_llama3.rope import apply_rope as rotated
 from decoding_llama3.rope import rope_frequencies as frequencies
 from decoding_llama3.rope import rope_rotation
 from decoding_llama3.rope import scale_frequencies as scaled
-from decoding_llama3.transformer import Transformer
 
 SCALING = RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192)
 TURNED = "torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)"
 
 
-def rope_inputs(*shape: int, start: int = 0, numbers: Callable = random, dtype: torch.dtype = torch.float32) -> tuple:
+def rope_inputs(
+    *shape: int, start: int = 0, numbers: Callable = random, dtype: torch.dtype = torch.float32
+) -> tuple:
     """Queries of (batch, heads, seq, head_dim), and the rotation at positions from `start` on."""
     rotation = rope_rotation(frequencies(shape[-1], 10_000.0), torch.arange(start, start + shape[-2]))
     return numbers(*shape).to(dtype), rotation
@@ -55,7 +55,11 @@ apply_rope = Exercise(
             Case(rope_inputs(1, 3, 4, 16, start=9), "at positions that do not start at 0"),
             Case(rope_inputs(1, 2, 3, 16, start=8000), "at positions beyond 8,000"),
             Case(rope_inputs(1, 2, 1, 8, start=7), "for a single token, as when one is decoded"),
-            Case(rope_inputs(2, 2, 6, 16, start=8000, dtype=torch.bfloat16), "in bfloat16 to the last bit", equal=0.9),
+            Case(
+                rope_inputs(2, 2, 6, 16, start=8000, dtype=torch.bfloat16),
+                "in bfloat16 to the last bit",
+                equal=0.9,
+            ),
         ],
         smallest=lambda: [
             rope_inputs(1, 1, 1, 2, start=1, numbers=small),
@@ -76,16 +80,19 @@ apply_rope = Exercise(
             ),
             "the new even feature is used for the odd one: keep the old until both are computed": _overwritten,
             "it turns the other way round: exchange the signs of the sines": (
-                ("even * cos - odd * sin, even * sin + odd * cos", "even * cos + odd * sin, odd * cos - even * sin"),
+                (
+                    "even * cos - odd * sin, even * sin + odd * cos",
+                    "even * cos + odd * sin, odd * cos - even * sin",
+                ),
             ),
             "both sines have a minus sign; the second sum is even * sin + odd * cos": (
                 ("even * sin + odd * cos", "odd * cos - even * sin"),
             ),
-            "no sine has a minus sign; the first is even * cos - odd * sin": (("even * cos - odd", "even * cos + odd"),),
-            "cosine and sine are exchanged": (("cos, sin = rotation", "sin, cos = rotation"),),
-            "only the cosines are used": (
-                (TURNED, "torch.stack((even * cos, odd * cos), dim=-1)"),
+            "no sine has a minus sign; the first is even * cos - odd * sin": (
+                ("even * cos - odd", "even * cos + odd"),
             ),
+            "cosine and sine are exchanged": (("cos, sin = rotation", "sin, cos = rotation"),),
+            "only the cosines are used": ((TURNED, "torch.stack((even * cos, odd * cos), dim=-1)"),),
             "only even features are turned": ((TURNED, "torch.stack((even * cos - odd * sin, odd), dim=-1)"),),
             "even and odd features are exchanged": (("even, odd =", "odd, even ="),),
             "even and odd features come back exchanged": (
@@ -117,6 +124,7 @@ apply_rope = Exercise(
 def tokens_per_radian(answer: Callable) -> Callable:
     """One over the frequencies, so that an error in a slow pair counts as much as in a fast one."""
 
+    @wraps(answer)
     def call(*arguments):
         found = answer(*arguments)
         return 1 / found if isinstance(found, Tensor) and found.is_floating_point() else found
@@ -135,7 +143,9 @@ rope_frequencies = Exercise(
         ],
         smallest=lambda: [(2, 100.0), (4, 100.0), (6, 100.0)],
         known={
-            "they grow: pair i turns by one over theta^(2i/head_dim)": (("1.0 / theta**exponents", "theta**exponents"),),
+            "they grow: pair i turns by one over theta^(2i/head_dim)": (
+                ("1.0 / theta**exponents", "theta**exponents"),
+            ),
             "they fall too slowly: the exponent is 2i/head_dim, not i/head_dim": (
                 (EXPONENTS, "torch.arange(0, head_dim // 2).float() / head_dim"),
             ),
@@ -165,7 +175,9 @@ rope_frequencies = Exercise(
             ),
             "theta is not used": (("theta**exponents", "10_000.0**exponents"),),
             "the exponent is not divided by head_dim": ((" / head_dim", ""),),
-            "the exponent is divided by the number of pairs, so that it reaches 2": ((" / head_dim", " / (head_dim // 2)"),),
+            "the exponent is divided by the number of pairs, so that it reaches 2": (
+                (" / head_dim", " / (head_dim // 2)"),
+            ),
             "the wavelengths are returned, tokens per turn": (
                 ("1.0 / theta**exponents", "2 * math.pi * theta**exponents"),
             ),
@@ -211,7 +223,9 @@ scale_frequencies = Exercise(
             "high and low are exchanged: fast pairs stay, slow ones are divided": (
                 (BLEND, "keep * freqs / scaling.factor + (1 - keep) * freqs"),
             ),
-            "slow pairs are multiplied by the factor; they are divided": (("/ scaling.factor", "* scaling.factor"),),
+            "slow pairs are multiplied by the factor; they are divided": (
+                ("/ scaling.factor", "* scaling.factor"),
+            ),
             "the share is not cut to 0 and 1, so that slow pairs turn backwards": ((".clamp(0, 1)", ""),),
             "2 pi is missing: a frequency in radians, times tokens, is no number of turns yet": (
                 (" / (2 * math.pi)", ""),
@@ -243,7 +257,7 @@ scale_frequencies = Exercise(
     solution("rope", "scale_frequencies"),
     (
         "Turns over the original context: `original_context * freqs / (2 * pi)`.",
-        "A share that is 0 at low_freq_factor turns, 1 at high_freq_factor, linear between, cut with `.clamp(0, 1)`.",
+        "A share that is 0 at low_freq_factor turns and 1 at high_freq_factor, cut with `.clamp(0, 1)`.",
         "share * kept + (1 - share) * divided.",
     ),
 )
@@ -256,36 +270,4 @@ to_half_split = Exercise(
         "Within a head: where must row 1 go, where row 2?",
     ),
     graded=True,
-)
-
-PAIRS = list(range(16))
-
-
-@contextmanager
-def _a_pair_per_row(model: Transformer, block: int) -> Iterator[None]:
-    """Row i of a batch does not rotate pair i in this block."""
-    still = F.one_hot(torch.tensor(PAIRS)).bool().repeat_interleave(2, dim=1)[:, None, None]
-    attention = model.layers[block].attention
-    attention.rotate = lambda x, rotation: torch.where(still, x, rotated(x, rotation))
-    try:
-        yield
-    finally:
-        del attention.rotate
-
-
-pair = Research(
-    "pair",
-    (1, 2, 3, 4, 5),
-    lambda block: (
-        f"which of the 16 pairs, no longer rotated in the queries and keys of block {block}, raises the mean loss of "
-        "the tale most? (`model.layers[block].attention.rotate` is the function that is called; put yours there)"
-    ),
-    "a pair from 0 to 15",
-    PAIRS,
-    _a_pair_per_row,
-    tale_losses,
-    (
-        "Your function calls the package's `apply_rope` and puts two features back: `torch.where`, or a copy.",
-        "Set `attention.rotate = yours`, measure with `probe.loss_of`, then `del attention.rotate`; 16 times.",
-    ),
 )

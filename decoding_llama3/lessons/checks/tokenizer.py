@@ -1,6 +1,7 @@
 """Part 1 - exercises on tokens and on the loss."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -12,13 +13,14 @@ from decoding_llama3.lessons.practice.same_as import Case, SameAs
 
 WORDS = (b"a", b"b", b"c", b"ab", b"bc", b"abc", b"bcc", b"cc", b"abab")
 RANKS = {word: rank for rank, word in enumerate(WORDS)}
+MORE_RANKS = {b"cccc": 0, b"cc": 1, b"cb": 2, b"bcc": 3, b"cccb": 4, b"bbc": 5}
 OTHER_RANKS = {b"t": 0, b"h": 1, b"e": 2, b"r": 3, b"he": 4, b"th": 5, b"er": 6, b"the": 7, b"re": 8, b"ther": 9}
 
 
 def merged(piece: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     tokens = [piece[i : i + 1] for i in range(len(piece))]
     while True:
-        joins = [(ranks[a + b], i) for i, (a, b) in enumerate(zip(tokens, tokens[1:])) if a + b in ranks]
+        joins = [(ranks[a + b], i) for i, (a, b) in enumerate(pairwise(tokens)) if a + b in ranks]
         if not joins:
             return tokens
         best = min(joins)[1]
@@ -34,15 +36,6 @@ def _longest_first(piece: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     return tokens
 
 
-def _left_to_right(piece: bytes, ranks: dict[bytes, int]) -> list[bytes]:
-    tokens: list[bytes] = []
-    for i in range(len(piece)):
-        tokens.append(piece[i : i + 1])
-        while len(tokens) > 1 and tokens[-2] + tokens[-1] in ranks:
-            tokens[-2:] = [tokens[-2] + tokens[-1]]
-    return tokens
-
-
 JOINS = "min(joins)[1]"
 merge = Exercise(
     SameAs(
@@ -50,8 +43,12 @@ merge = Exercise(
         cases=lambda: [
             Case((b"abc", RANKS)),
             Case((b"abcc", RANKS), "where the longest join is not the first"),
+            Case((b"bbccccb", MORE_RANKS), "where joins overlap"),
             Case((b"there", OTHER_RANKS), "where a join further right comes first"),
             Case((b"ababcc", RANKS), "where joins are joined again"),
+            Case((b"zabz", {b"ab": 0, b"za": 1}), "where the rank is 0"),
+            Case((b"abab", {b"ab": 5, b"abab": 3}), "where a join of joins has the lower rank"),
+            Case((b"abcab", {b"ab": 1, b"bc": 2, b"abc": 3}), "where one join is made in two places"),
             Case((b"xyz", RANKS), "where nothing can be joined"),
             Case((b"a", RANKS), "for a single byte"),
             Case((b"ccc", RANKS), "where two pairs are equal"),
@@ -60,16 +57,13 @@ merge = Exercise(
         smallest=lambda: [(piece, RANKS) for piece in (b"ab", b"abc", b"bcc", b"ccc")] + [(b"there", OTHER_RANKS)],
         known={
             "the highest rank is joined first; the lowest comes first": ((JOINS, "max(joins)[1]"),),
-            "the first possible pair is joined; the one with the lowest rank comes first": (
+            "what can be joined is joined from the left; the join with the lowest rank of all comes first": (
                 (JOINS, "min(i for _, i in joins)"),
             ),
             "of equal pairs the rightmost is joined; the leftmost comes first": (
                 (JOINS, "max(i for rank, i in joins if rank == min(joins)[0])"),
             ),
             "the longest token that fits is taken from the left: joins go by rank, not by length": _longest_first,
-            "one pass from the left, joining whatever can be joined: the lowest rank in the whole piece comes first": (
-                _left_to_right
-            ),
             "only one join is made: go on until none is left": (
                 ("    while True:", "    for _ in range(2):"),
                 (
@@ -78,9 +72,7 @@ merge = Exercise(
                 ),
             ),
             "nothing is joined": (("if a + b in ranks]", "if False]"),),
-            "whole numbers are returned; a byte as bytes is piece[i:i + 1]": (
-                lambda piece, ranks: list(piece)
-            ),
+            "whole numbers are returned; a byte as bytes is piece[i:i + 1]": (lambda piece, ranks: list(piece)),
             "the ranks are returned; the tokens themselves were asked": (
                 lambda piece, ranks: [ranks.get(token, -1) for token in merged(piece, ranks)]
             ),
@@ -91,7 +83,7 @@ merge = Exercise(
     ),
     solution("tokenizer", "merge"),
     (
-        "A list of single bytes: `piece[i : i + 1]`. In a loop, look for the neighbours whose join has the lowest rank.",
+        "A list of single bytes: `piece[i : i + 1]`. In a loop, look for the join with the lowest rank.",
         "`tokens[i : i + 2] = [tokens[i] + tokens[i + 1]]` joins two. When is the loop at its end?",
     ),
 )
@@ -140,10 +132,17 @@ shown = Exercise(
             Case(([b"Once", b" upon", b" a"],)),
             Case((CUT,), "for a llama in three tokens"),
             Case(([b"K\xc3", b"\xb6nig"],), "for an accent in two"),
-            Case(([b"a\xe2\x82", b"\xac\xe2", b"\x82\xac"],), "where a token ends one character and begins the next"),
+            Case(
+                ([b"a\xe2\x82", b"\xac\xe2", b"\x82\xac"],), "where a token ends one character and begins the next"
+            ),
             Case(([],), "for no token at all"),
         ],
-        smallest=lambda: [([b"a"],), ([b"\xc3", b"\xb6"],), ([b"K\xc3", b"\xb6nig"],), ([b"a\xe2\x82", b"\xac\xe2", b"\x82\xac"],)],
+        smallest=lambda: [
+            ([b"a"],),
+            ([b"\xc3", b"\xb6"],),
+            ([b"K\xc3", b"\xb6nig"],),
+            ([b"a\xe2\x82", b"\xac\xe2", b"\x82\xac"],),
+        ],
         known={
             "half a character is shown as \ufffd: keep its bytes until the rest has come": (
                 lambda pieces: [piece.decode(errors="replace") for piece in pieces]
@@ -157,7 +156,7 @@ shown = Exercise(
             "everything is shown at the end; show each character as soon as it is whole": (
                 lambda pieces: [""] * (len(pieces) - 1) + [b"".join(pieces).decode()] * bool(pieces)
             ),
-            "a token that ends within a character is held back whole: what is whole of it can be shown": _all_or_nothing,
+            "a token that ends within a character is held back whole; show what is whole of it": _all_or_nothing,
             "each answer repeats all that was shown before; only what is new was asked": _all_so_far,
             "one text is returned; one per token was asked": lambda pieces: b"".join(pieces).decode(),
             "tokens that show nothing are left out; an empty text stands for them": (
@@ -194,10 +193,13 @@ loss = Exercise(
             Case((3 * random(12), 4), tolerance=1e-4),
             Case((torch.zeros(8), 0), "where all are equally probable", tolerance=1e-4),
             Case((300 * random(12, seed=1), 3), "where logits are large: exp(1,000) is infinite", tolerance=1e-4),
+            Case((torch.tensor([1000.0, 0.0]), 1), "where the right token is nearly impossible", tolerance=1e-4),
             Case((torch.tensor([-900.0, -901.0]), 1), "where all logits are far below zero", tolerance=1e-4),
         ],
         smallest=lambda: [
-            (torch.tensor([0.0, 0.0]), 0), (torch.tensor([1.0, 0.0]), 0), (torch.tensor([1.0, 0.0]), 1),
+            (torch.tensor([0.0, 0.0]), 0),
+            (torch.tensor([1.0, 0.0]), 0),
+            (torch.tensor([1.0, 0.0]), 1),
             (torch.tensor([1000.0, 0.0]), 0),
         ],
         known={
@@ -210,23 +212,27 @@ loss = Exercise(
             "the loss is in bits; nats use the natural logarithm": (
                 (LOSS, "(-logits.log_softmax(-1)[target] / 0.6931471805599453).item()"),
             ),
-            "minus the logit is returned; the logits of the others count, too": ((LOSS, "(-logits[target]).item()"),),
+            "minus the logit is returned; the logits of the others count, too": (
+                (LOSS, "(-logits[target]).item()"),
+            ),
             "the loss of the most probable token is returned; asked is that of `target`": (
                 (LOSS, "(-logits.log_softmax(-1).max()).item()"),
             ),
             "1 minus the probability is returned": ((LOSS, "(1 - logits.softmax(-1)[target]).item()"),),
-            "exp(1,000) is infinite: subtract the largest logit first, which changes no probability": (
-                (LOSS, "-(logits.exp() / logits.exp().sum()).log()[target].item()"),
+            "the softmax overflows, exp(1,000) being infinite: subtract the largest logit first": (
+                (LOSS, "(-(logits.exp() / logits.exp().sum()).log()[target]).item()"),
             ),
-            "the loss of all tokens is averaged; one is right": ((LOSS, "(-logits.log_softmax(-1)).mean().item()"),),
+            "the loss of all tokens is averaged; one is right": (
+                (LOSS, "(-logits.log_softmax(-1)).mean().item()"),
+            ),
             "the entropy is returned: what is expected over all tokens": (
                 (LOSS, "torch.special.entr(logits.softmax(-1)).sum().item()"),
             ),
             "all losses are returned; one was asked": ((LOSS, "-logits.log_softmax(-1)"),),
-            "the perplexity is returned, exp of the loss": ((LOSS, "(-logits.log_softmax(-1)[target]).exp().item()"),),
-            "the logarithm has base 10": (
-                (LOSS, "(-logits.log_softmax(-1)[target] / 2.302585092994046).item()"),
+            "the perplexity is returned, exp of the loss": (
+                (LOSS, "(-logits.log_softmax(-1)[target]).exp().item()"),
             ),
+            "the logarithm has base 10": ((LOSS, "(-logits.log_softmax(-1)[target] / 2.302585092994046).item()"),),
             "the softmax is taken twice: of probabilities again": (
                 (LOSS, "(-logits.softmax(-1).log_softmax(-1)[target]).item()"),
             ),

@@ -1,7 +1,6 @@
 """Part 7 - exercises on the block, on generation and on the whole model."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from functools import cache
 
 import torch
@@ -9,12 +8,13 @@ from torch import Tensor
 
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.generator import generate as generated
-from decoding_llama3.inspect.probe import intercepted
 from decoding_llama3.lessons.exercise import Exercise
 from decoding_llama3.lessons.practice.graded import Graded, solution
 from decoding_llama3.lessons.practice.inputs import random
-from decoding_llama3.lessons.practice.research import Research, tale_until, tale_word_losses
+from decoding_llama3.lessons.practice.mistake import Mistake
+from decoding_llama3.lessons.practice.outcome import outcome_of
 from decoding_llama3.lessons.practice.same_as import Case, SameAs
+from decoding_llama3.lessons.research.transformer import part as part
 from decoding_llama3.transformer import Transformer, TransformerBlock
 
 
@@ -22,8 +22,15 @@ from decoding_llama3.transformer import Transformer, TransformerBlock
 def small_model(dim: int = 16, n_layers: int = 2, seed: int = 0) -> Transformer:
     """A Llama with random weights, norms included, that differ enough to tell its parts apart."""
     config = LlamaConfig(
-        dim=dim, n_layers=n_layers, n_heads=4, n_kv_heads=2, hidden_dim=24, vocab_size=40, norm_eps=1e-5,
-        rope_theta=10_000.0, max_seq_len=64,
+        dim=dim,
+        n_layers=n_layers,
+        n_heads=4,
+        n_kv_heads=2,
+        hidden_dim=24,
+        vocab_size=40,
+        norm_eps=1e-5,
+        rope_theta=10_000.0,
+        max_seq_len=64,
     )
     generator = torch.Generator().manual_seed(seed)
     model = Transformer(config).requires_grad_(False)
@@ -34,7 +41,7 @@ def small_model(dim: int = 16, n_layers: int = 2, seed: int = 0) -> Transformer:
 
 
 def block_inputs(batch: int, seq: int, start: int = 0, length: int | None = None) -> tuple:
-    """A block, a stream, positions from `start` on, their rotation; with `length`, a mask and a cache of it too."""
+    """A block, a stream, positions from `start` on, their rotation; with `length` a mask and a cache, too."""
     model = small_model()
     positions = torch.arange(start, start + seq)
     x = random(batch, seq, model.config.dim, seed=start)
@@ -77,7 +84,9 @@ block = Exercise(
             ),
             "attention reads without a norm": ((H, "x + self.attention(x, positions, rotation, mask, cache)"),),
             "the feed-forward reads without a norm": ((END, "h + self.feed_forward(h)"),),
-            "one norm serves both parts; each has its own": ((END, "h + self.feed_forward(self.attention_norm(h))"),),
+            "one norm serves both parts; each has its own": (
+                (END, "h + self.feed_forward(self.attention_norm(h))"),
+            ),
             "the norms are exchanged": (
                 (H, H.replace("attention_norm", "ffn_norm")),
                 (END, "h + self.feed_forward(self.attention_norm(h))"),
@@ -87,14 +96,19 @@ block = Exercise(
                 (END, "h + self.attention(self.attention_norm(h), positions, rotation, mask, cache)"),
             ),
             "the residual is the normed copy: what is added to is x itself": (
-                (H, "self.attention_norm(x) + self.attention(self.attention_norm(x), positions, rotation, mask, cache)"),
+                (
+                    H,
+                    H.replace("x +", "self.attention_norm(x) +"),
+                ),
                 (END, "self.ffn_norm(h) + self.feed_forward(self.ffn_norm(h))"),
             ),
             "the stream is replaced; each part adds to it": (
                 (H, "self.attention(self.attention_norm(x), positions, rotation, mask, cache)"),
                 (END, "self.feed_forward(self.ffn_norm(h))"),
             ),
-            "the first sum is missing": ((H, "self.attention(self.attention_norm(x), positions, rotation, mask, cache)"),),
+            "the first sum is missing": (
+                (H, "self.attention(self.attention_norm(x), positions, rotation, mask, cache)"),
+            ),
             "the last sum is missing": ((END, "self.feed_forward(self.ffn_norm(h))"),),
             "x is added twice": ((END, f"x + {END}"),),
             "the cache is not handed on": (("mask, cache)\n", "mask)\n"),),
@@ -139,11 +153,11 @@ top_p = Exercise(
             ),
             "the token with which the sum passes p is missing": (("before <= p", "before + falling <= p"),),
             "each probability is compared with p; their running sum is": ((BACK, "probabilities >= p"),),
-            "the running sum is taken without sorting": (
-                (BACK, "probabilities.cumsum(-1) - probabilities <= p"),
-            ),
+            "the running sum is taken without sorting": ((BACK, "probabilities.cumsum(-1) - probabilities <= p"),),
             "the least probable tokens are taken first": (("descending=True", "descending=False"),),
-            "where the sum is exactly p one token too few stays: it must exceed p": (("before <= p", "before < p"),),
+            "where the sum is exactly p one token too few stays: it must exceed p": (
+                ("before <= p", "before < p"),
+            ),
             "it is the wrong way round: True is for what stays": (("before <= p", "before > p"),),
             "probabilities are returned; True or False was asked": (
                 (BACK, "torch.zeros_like(before).scatter(0, order, falling * (before <= p))"),
@@ -154,7 +168,9 @@ top_p = Exercise(
             ),
             "all stay": ((BACK, "torch.ones_like(probabilities, dtype=torch.bool)"),),
             "only the most probable stays": ((BACK, "probabilities == probabilities.max()"),),
-            "all above p times the largest stay: that is min-p": ((BACK, "probabilities >= p * probabilities.max()"),),
+            "all above p times the largest stay: that is min-p": (
+                (BACK, "probabilities >= p * probabilities.max()"),
+            ),
         },
         kept=("probabilities",),
     ),
@@ -181,6 +197,21 @@ def _greedily(model, ids, n, *, positions=lambda at, seq: torch.arange(at, at + 
     return list(ids) * prompt + new
 
 
+def reads_each_token_once(answer: Callable) -> None:
+    """Raise `Mistake` where the model is given the earlier tokens again: that is what the cache saves."""
+    model, given = small_model(seed=2), []
+    counting = model.register_forward_pre_hook(lambda _, arguments: given.append(arguments[0].shape[1]))
+    try:
+        outcome_of(lambda: answer(model, [3, 1, 4, 1, 5], 4), ())
+    finally:
+        counting.remove()
+    if sum(given) > 5 + 4:
+        raise Mistake(
+            f"the tokens are right, but the model read {sum(given)} to write 4 after 5: with the caches it reads "
+            "the prompt once, then one new token at a time"
+        )
+
+
 generate = Exercise(
     SameAs(
         package_greedy,
@@ -196,10 +227,14 @@ generate = Exercise(
                 lambda model, ids, n: _greedily(model, ids, n, positions=lambda at, seq: torch.arange(seq))
             ),
             "the positions are one too large": (
-                lambda model, ids, n: _greedily(model, ids, n, positions=lambda at, seq: torch.arange(at, at + seq) + (at > 0))
+                lambda model, ids, n: _greedily(
+                    model, ids, n, positions=lambda at, seq: torch.arange(at, at + seq) + (at > 0)
+                )
             ),
             "the positions are one too small: each new token is written over the last one": (
-                lambda model, ids, n: _greedily(model, ids, n, positions=lambda at, seq: torch.arange(at, at + seq) - (at > 0))
+                lambda model, ids, n: _greedily(
+                    model, ids, n, positions=lambda at, seq: torch.arange(at, at + seq) - (at > 0)
+                )
             ),
             "the first row of logits is taken; the next token is said by the last": (
                 lambda model, ids, n: _greedily(model, ids, n, pick=lambda rows: rows[0].argmax())
@@ -221,6 +256,7 @@ generate = Exercise(
             ),
         },
         kept=("ids",),
+        properties=(reads_each_token_once,),
     ),
     solution("transformer", "generate"),
     (
@@ -237,43 +273,4 @@ tokens_per_second = Exercise(
         "`config.kv_cache_bytes(n_tokens)` are the bytes of keys and values.",
     ),
     graded=True,
-)
-
-# Tokens of the tale, by the number of the one that they follow, each of which one part carries.
-WORDS = (19, 37, 39, 60, 77, 87, 90, 125, 131, 138, 161)
-PARTS = [(part, block) for part in ("attention", "feed_forward") for block in range(1, 6)]
-READS = {"attention": "attention.wo", "feed_forward": "feed_forward.w_down"}
-
-
-def _part_task(place: int) -> str:
-    before, word = tale_until(place)
-    return (
-        f"which one of the ten parts of blocks 1 to 5, silenced, lowers the probability of {word!r} after {before!r} "
-        "most? (block 0 is left out: without it nearly every word is lost)"
-    )
-
-
-@contextmanager
-def _a_part_per_row(model: Transformer, place: int) -> Iterator[None]:
-    """Row i of a batch runs without part i: its last matrix reads zeros."""
-    with ExitStack() as stack:
-        for i, (part, number) in enumerate(PARTS):
-            kept = (torch.arange(len(PARTS)) != i)[:, None, None]
-            name = f"layers.{number}.{READS[part]}"
-            stack.enter_context(intercepted(model, [name], lambda x, kept=kept: x * kept))
-        yield
-
-
-part = Research(
-    "part",
-    WORDS,
-    _part_task,
-    'a part and its block, such as ("attention", 3),',
-    PARTS,
-    _a_part_per_row,
-    tale_word_losses,
-    (
-        "`probe.intercepted(model, ['layers.3.attention.wo'], torch.zeros_like)` silences one.",
-        "What writes most to a word's logit is not always what is missed most: silence, and do not only attribute.",
-    ),
 )

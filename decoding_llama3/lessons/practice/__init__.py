@@ -1,1 +1,1 @@
-"""How an exercise looks at an answer: it runs it safely, compares, and finds the mistake that explains the difference."""
+"""How an exercise looks at an answer: runs it safely, compares, finds the mistake that explains the difference."""

@@ -12,23 +12,30 @@ TOLERANCES = {torch.float64: 1e-6, torch.float32: 1e-4, torch.bfloat16: 3e-2, to
 def same(found: object, right: object, tolerance: float | None = None) -> bool:
     """Equal kind, shape and dtype, and numbers within `tolerance`, by default that of the dtype."""
     if isinstance(right, Tensor):
-        alike = isinstance(found, Tensor) and found.shape == right.shape and found.dtype == right.dtype
-        return alike and close(found, right, tolerance)
+        if not isinstance(found, Tensor) or found.shape != right.shape or found.dtype != right.dtype:
+            return False
+        return close(found, right, tolerance)
     if isinstance(right, (tuple, list)):
-        alike = isinstance(found, (tuple, list)) and len(found) == len(right)
-        return alike and all(same(f, r, tolerance) for f, r in zip(found, right, strict=True))
+        if not isinstance(found, (tuple, list)) or len(found) != len(right):
+            return False
+        return all(same(f, r, tolerance) for f, r in zip(found, right, strict=True))
     if isinstance(right, dict):
-        alike = isinstance(found, dict) and found.keys() == right.keys()
-        return alike and all(same(found[name], value, tolerance) for name, value in right.items())
+        if not isinstance(found, dict) or found.keys() != right.keys():
+            return False
+        return all(same(found[name], value, tolerance) for name, value in right.items())
     if isinstance(right, nn.Module):
-        alike = type(found) is type(right)
-        return alike and same(tensors_of(found), tensors_of(right), tolerance)
-    if isinstance(right, (bool, str, bytes)) or right is None:
-        return type(plain(found)) is type(right) and plain(found) == right
-    number = plain(found)
-    if isinstance(number, bool) or not isinstance(number, int if isinstance(right, int) else (int, float)):
+        return isinstance(found, nn.Module) and same(tensors_of(found), tensors_of(right), tolerance)
+    return _same_value(plain(found), right, tolerance)
+
+
+def _same_value(found: object, right: object, tolerance: float | None) -> bool:
+    if isinstance(right, bool) or not isinstance(right, (int, float)):
+        return type(found) is type(right) and found == right
+    wanted = int if isinstance(right, int) else (int, float)
+    if isinstance(found, bool) or not isinstance(found, wanted):
         return False
-    return abs(number - right) <= (tolerance or 0) * abs(right)
+    both_nan = found != found and right != right
+    return both_nan or abs(found - right) <= (tolerance or 0) * abs(right)
 
 
 def tensors_of(module: nn.Module) -> list[Tensor]:
@@ -44,13 +51,23 @@ def close(found: Tensor, right: Tensor, tolerance: float | None = None) -> bool:
 
 def plain(value: object) -> object:
     """The Python number in a tensor or an array of one."""
-    if getattr(value, "ndim", None) == 0 and hasattr(value, "item"):
-        return value.item()
-    return value
+    item = getattr(value, "item", None)
+    return item() if item is not None and getattr(value, "ndim", None) == 0 else value
 
 
 # What is seen says what the mistake is, not only where the numbers differ.
-TELLING = (" was expected", "the result is torch.", "every ", "to every number", "exchanged", "shifted", "reversed", "halves", "was not asked", "has no '")
+TELLING = (
+    " was expected",
+    "the result is torch.",
+    "every ",
+    "to every number",
+    "exchanged",
+    "shifted",
+    "reversed",
+    "halves",
+    "was not asked",
+    "has no '",
+)
 
 
 def is_telling(clause: str) -> bool:

@@ -80,6 +80,6 @@ def _text_of_number(number: float | int | bool) -> str:
     return f"{number:.3g}" if isinstance(number, float) else str(number)
 
 
-def told(outcome: Outcome) -> str:
+def error_clause(outcome: Outcome) -> str:
     """An error in a clause, with the learner's own line."""
     return f"it stops in {outcome.line}: {outcome.error}" if outcome.line else f"it stops with {outcome.error}"

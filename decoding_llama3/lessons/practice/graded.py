@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 from typing import TypeVar
 
-from decoding_llama3.lessons.practice.example import told
+from decoding_llama3.lessons.practice.example import error_clause
 from decoding_llama3.lessons.practice.mistake import HandedIn, Mistake, Unanswered
 from decoding_llama3.lessons.practice.outcome import outcome_of
 
@@ -20,7 +20,7 @@ SOLUTIONS = "decoding_llama3.lessons.solutions"
 class Graded:
     """The check `name` of the part's solutions. Where there are none, only whether the answer runs on `sample`.
 
-    `sample` makes the arguments of one call; their names are the exercise's parameters.
+    `sample` makes the arguments of one call. Given an answer it raises `Mistake`, `Unanswered` or `HandedIn`.
     """
 
     part: str
@@ -43,7 +43,7 @@ class Graded:
         if found.late:
             raise Mistake("it has not returned and was interrupted")
         if found.error:
-            raise Mistake(told(found))
+            raise Mistake(error_clause(found))
         if found.value is None:
             raise Unanswered
         raise HandedIn
@@ -65,7 +65,7 @@ def solution(part: str, name: str) -> Callable | None:
     return None if solutions is None else getattr(solutions, f"my_{name}")
 
 
-def drawn(learner: str, options: Sequence[Option], of: str) -> Option:
+def drawn_by_name(learner: str, options: Sequence[Option], of: str) -> Option:
     """One of `options` by the learner's name: the same each time, another for each exercise `of`."""
     name = " ".join(learner.split()).casefold()
     number = int.from_bytes(hashlib.sha256(f"{of}:{name}".encode()).digest()[:8], "big")

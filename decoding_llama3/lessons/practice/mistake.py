@@ -2,7 +2,10 @@
 
 
 class Mistake(Exception):
-    """What a check sees in an answer, in a sentence to the learner; `example`, lines that show it on small numbers."""
+    """What a check sees in an answer, in a sentence; `example`, lines that show it on small numbers.
+
+    `named`: the sentence says what the mistake is, not only where the results differ.
+    """
 
     def __init__(self, sentence: str, example: str = "", named: bool = True) -> None:
         super().__init__(sentence)

@@ -13,8 +13,8 @@ from decoding_llama3.inference.load import load_model
 from decoding_llama3.inference.tokenizers.find import load_tokenizer
 from decoding_llama3.lessons.exercise import Exercise
 from decoding_llama3.lessons.practice.compare import plain
-from decoding_llama3.lessons.practice.example import told
-from decoding_llama3.lessons.practice.graded import drawn
+from decoding_llama3.lessons.practice.example import error_clause
+from decoding_llama3.lessons.practice.graded import drawn_by_name
 from decoding_llama3.lessons.practice.mistake import Mistake, Unanswered
 from decoding_llama3.lessons.practice.outcome import outcome_of
 from decoding_llama3.lessons.show import TALE
@@ -43,8 +43,8 @@ class Research:
     rank: int = 1
 
     def of(self, learner: str, quiet: bool = False) -> Exercise:
-        """The exercise of this learner; prints its task unless `quiet`."""
-        option = drawn(learner, self.options, self.name)
+        """The exercise of this learner, whose check raises `Mistake`; prints its task unless `quiet`."""
+        option = drawn_by_name(learner, self.options, self.name)
         if not quiet:
             whose = (
                 f"{learner.strip()}'s task"
@@ -65,7 +65,7 @@ class Research:
         if found.late:
             raise Mistake("it has not returned and was interrupted", named=True)
         if found.error:
-            raise Mistake(told(found), named=False)
+            raise Mistake(error_clause(found), named=False)
         if found.value is None:
             raise Unanswered
         value = _plain(found.value)

@@ -6,18 +6,19 @@ from dataclasses import dataclass, field
 from itertools import combinations
 
 from decoding_llama3.lessons.practice.compare import difference, is_telling, same
-from decoding_llama3.lessons.practice.example import smallest_example, told
+from decoding_llama3.lessons.practice.errors import mistake_behind
+from decoding_llama3.lessons.practice.example import error_clause, smallest_example
 from decoding_llama3.lessons.practice.mistake import Mistake, Unanswered
 from decoding_llama3.lessons.practice.outcome import SECONDS, Outcome, outcome_of, parameter_names
 from decoding_llama3.lessons.practice.variants import edited, variants
 
-# How a known mistake is given: the changes `(old, new)` of the right function's source that make it, or a function.
+# How a known mistake is given: the changes `(old, new)` of the right function's source, or a function.
 Known = tuple[tuple[str, str], ...] | Callable
 
 
 @dataclass(frozen=True)
 class Case:
-    """One input; `what` completes "right so far, but not ..." where the case tests one thing, such as "in bfloat16".
+    """One input; `what` completes "right so far, but not ...", such as "in bfloat16".
 
     `equal` is the share of numbers that must agree to the last bit, where the order of rounding matters.
     """
@@ -43,10 +44,11 @@ class SameAs:
     """Raise `Mistake` unless an answer gives on every case what the right function gives.
 
     `right` is a function whose source is at hand: its changes are what unknown mistakes are compared with. `adapt`
-    turns it, and each of its changes, into a function with the exercise's parameters. `observe` says what is compared
-    where that is more than the result: it is put around the right function, all wrong ones and the answer. `known` maps the sentence for
-    a mistake to what makes it. `smallest` yields inputs, small ones first, for the example. `kept` names arguments
-    that others still need unchanged. `properties` are asked last, of the answer; each raises `Mistake`.
+    turns it, and each of its changes, into a function with the exercise's parameters. `observe` says what is
+    compared where that is more than the result: it is put around the right function, all wrong ones and the
+    answer. `known` maps the sentence for a mistake to what makes it. `smallest` yields inputs, small ones first,
+    for the example. `kept` names arguments that others still need unchanged. `properties` are asked last, of the
+    answer; each raises `Mistake`.
     """
 
     right: Callable
@@ -73,8 +75,8 @@ class SameAs:
                 raise self._diagnosed(answer, case, found, right)
             if touched := [name for name in found.changed if name in self.kept]:
                 raise Mistake(
-                    f"the result is right, but your function changes its argument {touched[0]}, which others still "
-                    "need: work on a copy"
+                    f"the result is right, but your function changes its argument {touched[0]}, which others "
+                    "still need: work on a copy"
                 )
         for check in self.properties:
             check(asked)
@@ -98,8 +100,8 @@ class SameAs:
         return self.observe(known if callable(known) else self.adapt(edited(self.right, *known)))
 
     def _diagnosed(self, answer: Callable, case: Case, found: Outcome, right: Outcome) -> Mistake:
-        named = self._name(answer, case, found)
-        seen = told(found) if found.error else difference(found.value, right.value, case.tolerance)
+        named = self._name(answer, case, found) or mistake_behind(found.error)
+        seen = error_clause(found) if found.error else difference(found.value, right.value, case.tolerance)
         sentence = named or seen
         if named and found.error:
             sentence = f"{named} ({seen})"

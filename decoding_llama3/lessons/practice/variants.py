@@ -18,7 +18,7 @@ AXES = (-1, -2, -3, -4, 0, 1, 2)
 
 
 @dataclass(frozen=True)
-class Variant:
+class ChangedStep:
     """`sentence` completes "this is what comes out if ..."; of `rank` 0 are the steps left out."""
 
     rank: int
@@ -41,17 +41,20 @@ def edited(function: Callable, *changes: tuple[str, str]) -> Callable:
 
 
 @cache
-def variants(function: Callable) -> tuple[Variant, ...]:
+def variants(function: Callable) -> tuple[ChangedStep, ...]:
     """All one-step changes of `function`, those that learners make most first."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.unwrap(function))))
     found: list[tuple[int, str, ast.Module]] = []
+    iterated = [node.iter for node in ast.walk(tree) if isinstance(node, ast.For)]
     for i, node in enumerate(_body_nodes(tree)):
+        if node in iterated:  # a list that a loop walks and makes longer has no end
+            continue
         for rank, sentence, new in _changes(node, _local_names(tree)):
             other = copy.deepcopy(tree)
             _put(other, _body_nodes(other)[i], new)
             found.append((rank, sentence, other))
     found.sort(key=lambda change: change[0])
-    return tuple(Variant(rank, sentence, _compiled(other, function)) for rank, sentence, other in found)
+    return tuple(ChangedStep(rank, sentence, _compiled(other, function)) for rank, sentence, other in found)
 
 
 def _compiled(tree: ast.Module, function: Callable) -> Callable:
@@ -100,9 +103,11 @@ def _changes(node: ast.AST, local: list[str]) -> Iterator[tuple[int, str, ast.AS
                 yield 4, f"`{ast.unparse(node)}` has `{sign}` for `{COMPARISONS[type(node.ops[0])]}`", new
     elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in local:
         yield from _changed_name(node, local)
-    elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        for value in (node.value + 1, node.value - 1, node.value * 2):
-            yield 7, f"{value} stands where {node.value} belongs", ast.Constant(value)
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        number = node.value
+        for value in (number + 1, number - 1, number * 2):
+            if not isinstance(number, bool):
+                yield 7, f"{value} stands where {number} belongs", ast.Constant(value)
 
 
 def _changed_call(node: ast.Call) -> Iterator[tuple[int, str, ast.AST]]:
@@ -156,7 +161,7 @@ def _named(node: ast.Call, without: ast.AST | None) -> str:
     return f"`{ast.unparse(ast.Call(ast.Name(node.func.attr, ast.Load()), node.args, node.keywords))}`"
 
 
-def _applied_to(call: ast.Call, inner: ast.AST | None, target: ast.AST) -> ast.Call:
+def _applied_to(call: ast.Call, inner: ast.expr | None, target: ast.expr) -> ast.Call:
     """The same step on `target`."""
     new = copy.copy(call)
     if inner is not None and isinstance(call.func, ast.Attribute):
@@ -174,12 +179,13 @@ def _axes_of(call: ast.Call) -> Iterator[tuple[int | str, int]]:
             yield place, number
 
 
-def _whole(node: ast.AST) -> int | None:
+def _whole(node: ast.expr) -> int | None:
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         inner = _whole(node.operand)
         return None if inner is None else -inner
-    is_whole = isinstance(node, ast.Constant) and type(node.value) is int
-    return node.value if is_whole else None
+    if isinstance(node, ast.Constant) and isinstance(node.value, int) and not isinstance(node.value, bool):
+        return node.value
+    return None
 
 
 def _set_axis(call: ast.Call, place: int | str, axis: int) -> None:

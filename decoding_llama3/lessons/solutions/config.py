@@ -63,12 +63,18 @@ CONFIG_OF = SameAs(
         Case(_read("tiny")),
         Case(_read("llama2-7b", n_layers=3), "where every query has a key of its own"),
         Case(_read("llama3.2-1b", n_layers=12), "where embedding and output are one table, and with 12 blocks"),
-        Case(_read("llama3-8b", n_layers=2, head_dim=64), "where the heads together are not as wide as the stream"),
+        Case(
+            _read("llama3-8b", n_layers=2, head_dim=64), "where the heads together are not as wide as the stream"
+        ),
     ],
     smallest=lambda: [_read("tiny", n_layers=1)],
     known={
-        "vocab_size and dim are exchanged: the embedding has a row per token": (("vocab_size, dim =", "dim, vocab_size ="),),
-        "the weights are counted, not the blocks": ((N_LAYERS, 'len([name for name in shapes if name.startswith("layers.")])'),),
+        "vocab_size and dim are exchanged: the embedding has a row per token": (
+            ("vocab_size, dim =", "dim, vocab_size ="),
+        ),
+        "the weights are counted, not the blocks": (
+            (N_LAYERS, 'len([name for name in shapes if name.startswith("layers.")])'),
+        ),
         "the largest number of a block is returned; they count from 0": (
             (N_LAYERS, 'max(int(name.split(".")[1]) for name in shapes if name.startswith("layers."))'),
         ),
@@ -87,7 +93,9 @@ CONFIG_OF = SameAs(
         "n_kv_heads is read off the columns of wk; they are dim": (
             ('shapes["layers.0.attention.wk.weight"][0]', 'shapes["layers.0.attention.wk.weight"][1]'),
         ),
-        "n_kv_heads is read off wq": (('"layers.0.attention.wk.weight"', '"layers.0.attention.wq.weight" '.strip()),),
+        "n_kv_heads is read off wq": (
+            ('"layers.0.attention.wk.weight"', '"layers.0.attention.wq.weight" '.strip()),
+        ),
         "hidden_dim is read off the columns of w_gate; they are dim": (
             ('"layers.0.feed_forward.w_gate.weight"][0]', '"layers.0.feed_forward.w_gate.weight"][1]'),
         ),
@@ -125,6 +133,7 @@ WRONG_FIELD = SameAs(
         _wrong("n_kv_heads", n_kv_heads=4),
         _wrong(None),
         _wrong("n_layers", n_layers=4),
+        _wrong("n_layers", n_layers=2),
         _wrong("hidden_dim", hidden_dim=1024),
         _wrong("vocab_size", vocab_size=500),
         _wrong("dim", dim=320),
@@ -133,13 +142,27 @@ WRONG_FIELD = SameAs(
     ],
     smallest=lambda: [_wrong("n_kv_heads", n_kv_heads=4).arguments, _wrong("n_layers", n_layers=4).arguments],
     known={
-        "n_kv_heads is not looked at": _only("dim", "n_layers", "n_heads", "hidden_dim", "vocab_size", "tie_embeddings"),
-        "n_layers is not looked at": _only("dim", "n_heads", "n_kv_heads", "hidden_dim", "vocab_size", "tie_embeddings"),
-        "hidden_dim is not looked at": _only("dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "tie_embeddings"),
-        "vocab_size is not looked at": _only("dim", "n_layers", "n_heads", "n_kv_heads", "hidden_dim", "tie_embeddings"),
-        "dim is not looked at": _only("n_layers", "n_heads", "n_kv_heads", "hidden_dim", "vocab_size", "tie_embeddings"),
-        "n_heads is not looked at": _only("dim", "n_layers", "n_kv_heads", "hidden_dim", "vocab_size", "tie_embeddings"),
-        "tie_embeddings is not looked at": _only("dim", "n_layers", "n_heads", "n_kv_heads", "hidden_dim", "vocab_size"),
+        "n_kv_heads is not looked at": _only(
+            "dim", "n_layers", "n_heads", "hidden_dim", "vocab_size", "tie_embeddings"
+        ),
+        "n_layers is not looked at": _only(
+            "dim", "n_heads", "n_kv_heads", "hidden_dim", "vocab_size", "tie_embeddings"
+        ),
+        "hidden_dim is not looked at": _only(
+            "dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "tie_embeddings"
+        ),
+        "vocab_size is not looked at": _only(
+            "dim", "n_layers", "n_heads", "n_kv_heads", "hidden_dim", "tie_embeddings"
+        ),
+        "dim is not looked at": _only(
+            "n_layers", "n_heads", "n_kv_heads", "hidden_dim", "vocab_size", "tie_embeddings"
+        ),
+        "n_heads is not looked at": _only(
+            "dim", "n_layers", "n_kv_heads", "hidden_dim", "vocab_size", "tie_embeddings"
+        ),
+        "tie_embeddings is not looked at": _only(
+            "dim", "n_layers", "n_heads", "n_kv_heads", "hidden_dim", "vocab_size"
+        ),
         "a list is returned; one name was asked": (
             (
                 "next((name for name, value in right.items() if getattr(config, name) != value), None)",

@@ -35,17 +35,29 @@ EQUAL_HIDDEN = SameAs(
     ],
     smallest=lambda: [(2, 2), (2, 1), (4, 2)],
     known={
-        "the hidden size is the same; two matrices of it have fewer weights than three": (("3 * hidden // 2", "hidden"),),
-        "it is two thirds; the network with fewer matrices must be the wider one": (("3 * hidden // 2", "2 * hidden // 3"),),
-        "it is four times dim; the question is what has as many parameters as this SwiGLU": (("3 * hidden // 2", "4 * dim"),),
+        "the hidden size is the same; two matrices of it have fewer weights than three": (
+            ("3 * hidden // 2", "hidden"),
+        ),
+        "it is two thirds; the network with fewer matrices must be the wider one": (
+            ("3 * hidden // 2", "2 * hidden // 3"),
+        ),
+        "it is four times dim; the question is what has as many parameters as this SwiGLU": (
+            ("3 * hidden // 2", "4 * dim"),
+        ),
         "all three matrices go into one": (("3 * hidden // 2", "3 * hidden"),),
         "the number is rounded up: it must not have more": (("3 * hidden // 2", "-(-3 * hidden // 2)"),),
         "a fraction is returned; a hidden size is a whole number": (("//", "/"),),
         "the parameters are returned, not the hidden size": (("3 * hidden // 2", "3 * dim * hidden"),),
-        "the parameters of a matrix count dim * hidden; dim falls out": (("3 * hidden // 2", "3 * hidden * dim // 2"),),
+        "the parameters of a matrix count dim * hidden; dim falls out": (
+            ("3 * hidden // 2", "3 * hidden * dim // 2"),
+        ),
         "hidden is halved before it is tripled, which loses a half": (("3 * hidden // 2", "3 * (hidden // 2)"),),
-        "two are counted as one half more than needed: one too many": (("3 * hidden // 2", "3 * hidden // 2 + 1"),),
-        "it is eight thirds of dim, which is where SwiGLU's own size comes from": (("3 * hidden // 2", "8 * dim // 3"),),
+        "two are counted as one half more than needed: one too many": (
+            ("3 * hidden // 2", "3 * hidden // 2 + 1"),
+        ),
+        "it is eight thirds of dim, which is where SwiGLU's own size comes from": (
+            ("3 * hidden // 2", "8 * dim // 3"),
+        ),
     },
     shows_right=False,
 )
@@ -53,7 +65,11 @@ EQUAL_HIDDEN = SameAs(
 
 def _joined(*shape: int, hidden: int, numbers=random, dtype=torch.float32) -> tuple:
     dim = shape[-1]
-    return numbers(*shape).to(dtype), numbers(2 * hidden, dim, seed=1).to(dtype), numbers(dim, hidden, seed=2).to(dtype)
+    return (
+        numbers(*shape).to(dtype),
+        numbers(2 * hidden, dim, seed=1).to(dtype),
+        numbers(dim, hidden, seed=2).to(dtype),
+    )
 
 
 SWIGLU_JOINED = SameAs(
@@ -65,7 +81,9 @@ SWIGLU_JOINED = SameAs(
     ],
     smallest=lambda: [_joined(1, dim, hidden=hidden, numbers=small) for dim, hidden in ((1, 1), (1, 2), (2, 2))],
     known={
-        "the halves are exchanged, or SiLU is on the values: the gate comes first, and SiLU is on the gate": (("gate, up =", "up, gate ="),),
+        "the halves are exchanged, or SiLU is on the values: the gate comes first, and SiLU is on the gate": (
+            ("gate, up =", "up, gate ="),
+        ),
         "gate and up are taken in turns; the first half of the rows is the gate": (
             ("(x @ w_gate_up.T).chunk(2, dim=-1)", "(x @ w_gate_up.T).unflatten(-1, (-1, 2)).unbind(-1)"),
         ),
@@ -99,7 +117,9 @@ AWAKE = SameAs(
     ],
     smallest=lambda: [_awake(1, 1, 2, 1, small), _awake(1, 2, 3, 2, small), _awake(2, 2, 3, 2, small)],
     known={
-        "the largest are taken, not the largest in absolute value: a strongly negative one is awake, too": ((".abs()", ""),),
+        "the largest are taken, not the largest in absolute value: a strongly negative one is awake, too": (
+            (".abs()", ""),
+        ),
         "the gate alone is looked at; the product says what is written": ((" * (x @ w_up.T)", ""),),
         "the values alone are looked at; the product says what is written": (("F.silu(x @ w_gate.T) * ", ""),),
         "SiLU is missing": (("F.silu(x @ w_gate.T)", "(x @ w_gate.T)"),),
@@ -108,11 +128,15 @@ AWAKE = SameAs(
         "the values are returned; their numbers were asked": ((".indices", ".values"),),
         "the smallest are taken": (("topk(k, dim=-1)", "topk(k, dim=-1, largest=False)"),),
         "the order is rising; the largest comes first": ((".indices", ".indices.flip(-1)"),),
-        "the numbers are sorted by themselves; the largest product comes first": ((".indices", ".indices.sort(dim=-1).values"),),
+        "the numbers are sorted by themselves; the largest product comes first": (
+            (".indices", ".indices.sort(dim=-1).values"),
+        ),
         "the largest of all tokens together are taken; each token has its own": (
             ("products.abs()", "products.abs().mean(dim=0, keepdim=True).expand_as(products)"),
         ),
-        "for each feature the tokens are searched; for each token the features": (("topk(k, dim=-1)", "topk(k, dim=0)"),),
+        "for each feature the tokens are searched; for each token the features": (
+            ("topk(k, dim=-1)", "topk(k, dim=0)"),
+        ),
         "one too many is taken": (("topk(k,", "topk(k + 1,"),),
         "gate and values are added": ((") * (x @ w_up.T)", ") + (x @ w_up.T)"),),
         "the result is (k, seq); (seq, k) was asked": ((".indices", ".indices.T"),),

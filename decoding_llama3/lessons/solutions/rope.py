@@ -44,7 +44,9 @@ TO_HALF_SPLIT = SameAs(
     smallest=lambda: [(small(4, 1), 1), (small(8, 1), 1), (small(8, 1), 2), (small(4, 4), 1)],
     known={
         "the rows are where they were": ((SORTED, "weight.clone()"),),
-        "the rows are sorted across all heads; each head is sorted for itself": ((SORTED, "torch.cat((weight[0::2], weight[1::2]))"),),
+        "the rows are sorted across all heads; each head is sorted for itself": (
+            (SORTED, "torch.cat((weight[0::2], weight[1::2]))"),
+        ),
         "that is the way back, from halves to neighbours": (
             (SORTED, "torch.stack(heads.chunk(2, dim=1), dim=2).flatten(0, 2)"),
         ),
@@ -55,8 +57,12 @@ TO_HALF_SPLIT = SameAs(
             (SORTED, "torch.cat((weight[:, 0::2], weight[:, 1::2]), dim=1)"),
         ),
         "n_heads is taken for the rows of a head": ((HEADS, "weight.unflatten(0, (-1, n_heads))"),),
-        "the heads are put in another order; they keep theirs": ((SORTED, f"{SORTED}.unflatten(0, (n_heads, -1)).flip(0).flatten(0, 1)"),),
-        "the two halves of each head are exchanged": ((SORTED, "torch.cat(heads.chunk(2, dim=1)[::-1], dim=1).flatten(0, 1)"),),
+        "the heads are put in another order; they keep theirs": (
+            (SORTED, f"{SORTED}.unflatten(0, (n_heads, -1)).flip(0).flatten(0, 1)"),
+        ),
+        "the two halves of each head are exchanged": (
+            (SORTED, "torch.cat(heads.chunk(2, dim=1)[::-1], dim=1).flatten(0, 1)"),
+        ),
         "heads keep an axis of their own; rows were asked": ((".flatten(0, 1)", ""),),
         "the matrix comes out transposed": ((SORTED, f"{SORTED}.T"),),
         "the rows of each head are reversed": ((SORTED, "heads.flip(1).flatten(0, 1)"),),

@@ -2,6 +2,7 @@
 
 import codecs
 import math
+from itertools import pairwise
 
 from decoding_llama3.lessons.practice.same_as import Case, SameAs
 
@@ -9,7 +10,7 @@ from decoding_llama3.lessons.practice.same_as import Case, SameAs
 def my_merge(piece, ranks):
     tokens = [piece[i : i + 1] for i in range(len(piece))]
     while len(tokens) > 1:
-        joined = [a + b for a, b in zip(tokens[:-1], tokens[1:], strict=True)]
+        joined = [a + b for a, b in pairwise(tokens)]
         best = min(range(len(joined)), key=lambda i: ranks.get(joined[i], math.inf))
         if joined[best] not in ranks:
             break
@@ -82,7 +83,9 @@ TOKENS_SAVED = SameAs(
         "this is the share of tokens that is left; asked is the share that is saved": ((SAVED, "before / after"),),
         "this is how many times more text a token holds": ((SAVED, "after / before"),),
         "before and after are exchanged": ((SAVED, "1 - after / before"),),
-        "the share came out in per cent; as a fraction a quarter is 0.25": ((SAVED, "100 * (1 - before / after)"),),
+        "the share came out in per cent; as a fraction a quarter is 0.25": (
+            (SAVED, "100 * (1 - before / after)"),
+        ),
         "a difference of characters is no share: divide": ((SAVED, "after - before"),),
         "the sign is reversed": ((SAVED, "before / after - 1"),),
         "the difference is divided by the sum; the share is of the tokens before": (

@@ -62,15 +62,19 @@ TOKENS_PER_SECOND = SameAs(
         ),
         "the weights' bytes are not counted, only their number": ((" * bytes_per_weight", ""),),
         "seconds per token are returned": (
-            ("bandwidth / (weights * bytes_per_weight + config.kv_cache_bytes(n_tokens))",
-             "(weights * bytes_per_weight + config.kv_cache_bytes(n_tokens)) / bandwidth"),
+            (
+                "bandwidth / (weights * bytes_per_weight + config.kv_cache_bytes(n_tokens))",
+                "(weights * bytes_per_weight + config.kv_cache_bytes(n_tokens)) / bandwidth",
+            ),
         ),
         "all n_tokens tokens are written, which takes as many times longer; one was asked": (
             ("bandwidth / (", "n_tokens * bandwidth / ("),
         ),
         "bits are counted, not bytes": (("bandwidth / (", "bandwidth / 8 / ("),),
         "each weight is read twice, for a product and a sum": (("weights * bytes", "2 * weights * bytes"),),
-        "the output's table is left out too": (("config.vocab_size * config.dim", "2 * config.vocab_size * config.dim"),),
+        "the output's table is left out too": (
+            ("config.vocab_size * config.dim", "2 * config.vocab_size * config.dim"),
+        ),
         "the number is rounded": (("bandwidth / (", "bandwidth // ("),),
     },
     shows_right=False,
