@@ -160,8 +160,8 @@ def draw_untrained(
         ax.set_title(f"{name}, {len(found):,} tokens", fontsize=12, fontweight="normal")
     axes[0, 0].set_ylabel("length of the row")
     legend = figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    for handle in legend.legend_handles:
-        handle.set_markersize(9)
+    for line in legend.get_lines():
+        line.set_markersize(9)
     style.headline(figure, title)
     return figure
 

@@ -185,13 +185,15 @@ def conversation(ids: Sequence[int], tokenizer: Tokenizer) -> None:
     special = set(tokenizer.special_ids.values())
     start, end = (tokenizer.special_ids[f"<|{name}_header_id|>"] for name in ("start", "end"))
     rows: list[list[tuple[str, str]]] = [[]]
-    header = False
-    for before, token in zip([None, *ids], ids, strict=False):
+    header, line_ends = False, 0  # in a header; line ends still to come after it
+    for token in ids:
         if token == start and any(kind != "special" for _, kind in rows[-1]):
             rows.append([])
-        header = token == start or (header and before != end)
-        kind = "special" if token in special else "put in" if header or before == end else "typed"
-        rows[-1].append((tokenizer.token_bytes(token).decode(errors="replace"), kind))
+        text = tokenizer.token_bytes(token).decode(errors="replace")
+        kind = "special" if token in special else "put in" if header or line_ends > 0 else "typed"
+        line_ends = 2 if token == end else line_ends - len(text)
+        header = token == start or (header and token != end)
+        rows[-1].append((text, kind))
     count = sum(token in special for token in ids)
     title = f"Of {len(ids)} tokens {count} are special, and the program put in all of them"
     alt = "A chat as rows of boxes, a message a row: special tokens black, the program's text grey, typed blue."

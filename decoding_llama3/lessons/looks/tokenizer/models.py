@@ -144,8 +144,9 @@ def never_met(vocabulary: int = 40, never: int = 8, steps: int = 400) -> None:
     }
     began, ended = (_apart(rows[~met]) for rows in untied[1])
     moved = (untied[0][1] - untied[0][0])[~met].norm(dim=-1).max()
-    title = f"Output rows never met: {began:.1f} apart at first, {ended:.1f} at the end; "
-    title += f"input rows moved by {moved:.1f}"
+    title = (
+        f"Rows never met: output {began:.1f} apart at first, {ended:.1f} at the end; input moved by {moved:.1f}"
+    )
     alt = "Three planes of dots: rows of tokens never met clump in an output table, and stay in an input table."
     show_figure(figures.draw_never_met(panels, ~met, title), alt)
     others = [_trained_tables(vocabulary, never, steps, one_table=False, seed=seed)[1] for seed in range(1, 6)]
