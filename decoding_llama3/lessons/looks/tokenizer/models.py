@@ -99,8 +99,7 @@ def taken_away(ranks: Ranks, first: int = 32_000) -> dict[str, dict[str, float]]
     }
     size, digits, signs, spaces = (max(texts.values()) for texts in more.values())
     title = (
-        f"Taken away one by one: size costs up to {size:+.0%}, digits {digits:+.0%}, "
-        f"signs {signs:+.0%}, spaces {spaces:+.0%}"
+        f"Taken away: size costs up to {size:+.0%}, digits {digits:+.0%}, signs {signs:+.0%}, spaces {spaces:+.0%}"
     )
     alt = "Four panels of bars, a panel for each thing taken away: how many more tokens four texts need."
     show_figure(figures.draw_taken_away(more, title), alt)
