@@ -55,8 +55,10 @@ def draw_gradients(
         ax.set_xticks(depths)
         ax.set(xlabel="blocks")
         ax.set_title(start, fontsize=12, fontweight="normal")
-    low, high = axes[0].get_ylim()
-    powers = 10.0 ** np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    logs = np.log10(
+        [value for kinds in panels.values() for draws in kinds.values() for row in draws for value in row]
+    )
+    powers = 10.0 ** np.arange(np.floor(logs.min()), np.ceil(logs.max()) + 1)
     axes[0].set_yticks(powers, [f"{power:g}" for power in powers])
     axes[0].set(ylabel=ylabel, ylim=(powers[0], powers[-1]))
     axes[-1].legend(loc="upper left")
@@ -88,14 +90,14 @@ def _draw_part(ax: Axes, x: float, part: str, before: bool) -> None:
     arrow = {"arrowstyle": "->", "color": "black", "linewidth": 1.2}
     ax.annotate("", (x + 0.75, 1.3), (x, 0), arrowprops=arrow | {"connectionstyle": "angle,angleA=0,angleB=90"})
     if before:
-        _draw_box(ax, x + 1.2, 1.3, "norm")
-        ax.annotate("", (x + 1.95, 1.3), (x + 1.65, 1.3), arrowprops=arrow)
+        _draw_box(ax, x + 1.1, 1.3, "norm")
+        ax.annotate("", (x + 1.97, 1.3), (x + 1.5, 1.3), arrowprops=arrow)
     else:
         ax.plot([x + 0.7, x + 1.95], [1.3, 1.3], color="black", linewidth=1.2)
         _draw_box(ax, x + 4.5, 0, "norm")
-    _draw_box(ax, x + 2.6, 1.3, part)
+    _draw_box(ax, x + 2.7, 1.3, part)
     ax.annotate(
-        "", (x + 3.7, 0.15), (x + 3.3, 1.3), arrowprops=arrow | {"connectionstyle": "angle,angleA=0,angleB=90"}
+        "", (x + 3.7, 0.15), (x + 3.45, 1.3), arrowprops=arrow | {"connectionstyle": "angle,angleA=0,angleB=90"}
     )
     ax.plot(x + 3.7, 0, "o", color=style.RESIDUAL, markersize=15)
     ax.text(x + 3.7, 0, "+", color="white", ha="center", va="center", fontweight="bold")
