@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from decoding_llama3.experiments import ablation
 from decoding_llama3.lessons.figures import norm_gradients as figures
-from decoding_llama3.lessons.looks.norm.mechanism import draw_weights
+from decoding_llama3.lessons.looks.norm.mechanism import give_random_weights
 from decoding_llama3.lessons.show import show_figure
 
 STARTS = {"weights that keep a vector's size": 1.0, "weights half as large": 0.5}
@@ -64,7 +64,7 @@ def first_gradients(n_layers: int, norm: str, seed: int, size: float, names: Ite
     settings = dataclasses.replace(ablation.Settings(), n_layers=n_layers)
     model = ablation.build_variant(ablation.Variant(norm=norm), seed, vocab_size=96, settings=settings)
     generator = torch.Generator().manual_seed(seed)
-    draw_weights(model, size, generator)
+    give_random_weights(model, size, generator)
     ids = torch.randint(96, (4, 65), generator=generator)
     with torch.enable_grad():
         F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()

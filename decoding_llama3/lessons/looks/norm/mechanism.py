@@ -38,14 +38,14 @@ DEEP = LlamaConfig(
 
 
 def random_stack(seed: int, size: float = 1.0) -> Transformer:
-    """A deep model of random weights: see `draw_weights`."""
+    """A deep model of random weights: see `give_random_weights`."""
     model = Transformer(DEEP).eval().requires_grad_(False)
-    draw_weights(model, size, torch.Generator().manual_seed(seed))
+    give_random_weights(model, size, torch.Generator().manual_seed(seed))
     return model
 
 
 @torch.no_grad()
-def draw_weights(model: Transformer, size: float, generator: torch.Generator) -> None:
+def give_random_weights(model: Transformer, size: float, generator: torch.Generator) -> None:
     """Give `model` weights by chance: an embedding of RMS 1, and matrices that multiply the size of a vector by
     `size`, on average."""
     for name, weight in model.named_parameters():
