@@ -90,8 +90,8 @@ def _draw_part(ax: Axes, x: float, part: str, before: bool) -> None:
     arrow = {"arrowstyle": "->", "color": "black", "linewidth": 1.2}
     ax.annotate("", (x + 0.75, 1.3), (x, 0), arrowprops=arrow | {"connectionstyle": "angle,angleA=0,angleB=90"})
     if before:
-        _draw_box(ax, x + 1.1, 1.3, "norm")
-        ax.annotate("", (x + 1.97, 1.3), (x + 1.5, 1.3), arrowprops=arrow)
+        _draw_box(ax, x + 1.25, 1.3, "norm")
+        ax.annotate("", (x + 2.0, 1.3), (x + 1.6, 1.3), arrowprops=arrow)
     else:
         ax.plot([x + 0.7, x + 1.95], [1.3, 1.3], color="black", linewidth=1.2)
         _draw_box(ax, x + 4.5, 0, "norm")
