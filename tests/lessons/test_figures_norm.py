@@ -205,7 +205,7 @@ def test_depth_draws_each_token_in_three_stages_for_each_model():
     figure = norm_models.draw_depth({"tiny": (stages, PLACES), "other": (stages, PLACES)}, "title")
     assert [ax.get_title("left") for ax in figure.axes] == ["tiny", "other"]
     for ax in figure.axes:
-        medians = [line for line in lines(ax) if len(line) == 3]
+        medians = [np.asarray(line.get_ydata()).tolist() for line in ax.lines if line.get_linewidth() == 2.2]
         assert all(stage[:, 1:].median(dim=1).values.tolist() in medians for stage in stages)
         first = [np.asarray(line.get_ydata()).tolist() for line in ax.lines if line.get_color() == style.MARKED]
         assert first == [stages[0][:, 0].tolist()]
@@ -302,12 +302,12 @@ def test_growth_is_measured_with_and_without_norms(shown):
 
 def test_gradients_grow_as_the_title_says(shown):
     with torch.no_grad():
-        grown = look.gradients(depths=(2, 3), draws=1)
+        grown = look.gradients(depths=(2, 8), draws=1)
     ((title, figure),) = shown
     pre, post = (line[1] / line[0] for line in lines(figure.axes[0]))
     (small,) = (line[1] / line[0] for line in lines(figure.axes[1])[1:])
     assert title.replace("\n", " ") == (
-        f"From 2 to 3 blocks the gradient grows {post:.1f} times with post-norm, {pre:.1f} times with pre-norm; "
+        f"From 2 to 8 blocks the gradient grows {post:.1f} times with post-norm, {pre:.1f} times with pre-norm; "
         f"with half the weights {small:.1f} times with post-norm"
     )
     assert math.isclose(grown["weights that keep a vector's size", "post-norm", "w_gate"], post, rel_tol=1e-5)
@@ -343,7 +343,7 @@ def test_the_weights_of_a_feature_are_put_back(subject, capsys):
 
 
 def test_the_table_of_depth_names_the_tokens_that_are_long():
-    arrives = torch.tensor([[6.0, 1.0, 1.0, 9.0, 9.0], [2.0, 2.0, 2.0, 2.0, 2.0], [8.0, 8.0, 8.0, 8.0, 9.0]])
+    arrives = torch.tensor([[6.0, 1.0, 2.5, 9.0, 9.0], [2.0, 2.0, 2.0, 2.0, 2.0], [8.0, 8.0, 8.0, 8.0, 9.0]])
     numbers = models.in_numbers(arrives, torch.tensor([1.0, 2.0, 8.0]), ["BOS", "a", "b", "c", "c"])
     assert numbers == ["4.0", "6.0", "9.0", "2 times 'c'"]
     assert models.in_numbers(torch.ones(3, 2), torch.ones(3), ["BOS", "a"])[-1] == "none"
