@@ -186,7 +186,7 @@ def test_arcs_go_back_to_what_is_looked_at():
         assert [label.get_text() for label in ax.get_xticklabels()] == ["BOS", "a", "b"]
     assert titles(figure) == ["tiny: turned", "tiny: not turned"]
     key = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert key == ["10% of the attention", "50% of the attention", "100% of the attention", "to the token before"]
+    assert key == ["share 10%", "share 50%", "share 100%", "to the token before"]
 
 
 def test_cosines_stand_over_their_sum():

@@ -39,9 +39,7 @@ def draw_looks_back(panels: Mapping[str, tuple[Sequence[str], Shares, Shares]], 
             ax.set_xticks(range(len(words)), shown, rotation=60, ha="right", rotation_mode="anchor")
             ax.spines["left"].set_visible(False)
     key = [
-        Line2D(
-            [], [], color=_mixed(None, share), linewidth=_thickness(share), label=f"{share:.0%} of the attention"
-        )
+        Line2D([], [], color=_mixed(None, share), linewidth=_thickness(share), label=f"share {share:.0%}")
         for share in (0.1, 0.5, 1.0)
     ]
     key.append(Line2D([], [], color=style.MARKED, linewidth=2, label="to the token before"))
@@ -131,7 +129,7 @@ def draw_bands(bands: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[
             ax.bar_label(shown, [f"{value:.2f}" for value in values], padding=2, fontsize=10)
         ax.set_xticks(range(len(bands)), bands, fontsize=10)
         ax.axhline(0, color="black", linewidth=0.8)
-        ax.margins(y=0.3)
+        ax.margins(y=0.45)
         ax.set_title(text, fontsize=12, fontweight="normal")
         ax.set_xlabel("pairs, by tokens per turn")
         ax.legend(fontsize=10, loc="upper right")
