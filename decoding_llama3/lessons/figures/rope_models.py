@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from torch import Tensor
@@ -48,9 +48,10 @@ def draw_looks_back(panels: Mapping[str, tuple[Sequence[str], Shares, Shares]], 
     return figure
 
 
-def _mixed(colour: str | None, share: float) -> tuple[float, ...]:
+def _mixed(colour: str | None, share: float) -> str:
     strength = round(4 * (0.25 + 0.75 * share)) / 4  # few colours and none see-through: the picture stays small
-    return tuple(1 - strength * (1 - np.array(to_rgb(colour or style.RESIDUAL))))
+    red, green, blue = (1 - strength * (1 - part) for part in to_rgb(colour or style.RESIDUAL))
+    return to_hex((red, green, blue))
 
 
 def _thickness(share: float) -> float:
@@ -199,8 +200,8 @@ def draw_long_text(
     for (name, values), colour, dashes in lines:
         flat = not any(values)
         ends[name] = values[-1], "dimgrey" if flat else colour
-        look = {"linewidth": 1, "zorder": 1} if flat else {"linestyle": dashes}
-        ax.plot(places, values, color=ends[name][1], label=name, **look)
+        width, dashes, order = (1, "-", 1) if flat else (2, dashes, 2)
+        ax.plot(places, values, dashes, color=ends[name][1], label=name, linewidth=width, zorder=order)
     ax.axvspan(trained, places[-1], color=style.RESIDUAL, alpha=0.12, linewidth=0)
     ax.annotate(
         f"longer than trained, {trained:,}", (trained, 1), xycoords=("data", "axes fraction"), xytext=(6, -4),
