@@ -265,18 +265,17 @@ def draw_paired(
 
 def draw_alone(moved: Mapping[str, Float[Tensor, "results changed"]], words: Sequence[str], title: str) -> Figure:
     """How far each result moves, a row each, when one token is changed, a column each; a panel per part."""
-    figure, axes = plt.subplots(1, len(moved), figsize=(style.WIDTH, 5.0))
-    shown = None
+    figure, axes = plt.subplots(1, len(moved), figsize=(style.WIDTH, 5.0), layout="compressed")
     for ax, (name, values) in zip(axes, moved.items(), strict=True):
         root = (values / values.max()).sqrt()  # so that a small movement can be seen
-        shown = ax.imshow(root.numpy(), cmap="Greys", vmin=0, vmax=1)
+        ax.imshow(root.numpy(), cmap="Greys", vmin=0, vmax=1)
         ax.set_title(name, **PLAIN)
         labels = [drawable(word) for word in words]
         ax.set_xticks(range(len(words)), labels, rotation=90)
         ax.set_yticks(range(len(words)), labels if ax is axes[0] else [""] * len(words))
         ax.set_xlabel("this token is changed")
     axes[0].set_ylabel("the result of this one moves")
-    bar = figure.colorbar(shown, ax=axes, shrink=0.6, ticks=[0, 1])
+    bar = figure.colorbar(axes[0].images[0], ax=axes, shrink=0.6, ticks=[0, 1])
     bar.ax.set_yticklabels(["not at all", "most"])
     style.headline(figure, title)
     return figure
