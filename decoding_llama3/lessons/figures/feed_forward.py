@@ -61,15 +61,7 @@ def draw_passage(passage: Passage, lit: Sequence[int], says: Sequence[str], titl
         values = getattr(passage, name)
         _draw_squares(ax, values)
         ax.set_title(f"{names[name]}: {len(values):,}", fontsize=11, fontweight="normal", loc="center")
-    columns = _columns(len(passage.h))
-    for feature in lit:
-        corner = (feature % columns - 0.5, feature // columns - 0.5)
-        panels["h"].add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=style.MARKED, linewidth=1.6))
-    for feature in lit[: len(says)]:
-        column, row = feature % columns, feature // columns
-        side = -1 if column > columns / 2 else 1
-        at = {"va": "center", "ha": "left" if side > 0 else "right", "fontsize": 10, "color": style.MARKED}
-        panels["h"].text(column + 0.8 * side, row, f"{feature:,}", **at)
+    _mark(panels["h"], lit, len(says), _columns(len(passage.h)))
     _draw_arrows(figure)
     for line, text in enumerate(says):
         figure.text(0.565, 0.40 - 0.068 * line, drawable(text), color=style.MARKED, fontsize=12, va="top")
@@ -77,6 +69,18 @@ def draw_passage(passage: Passage, lit: Sequence[int], says: Sequence[str], titl
     figure.text(0.565, 0.40 - 0.068 * len(says), note, color="dimgrey", fontsize=11, va="top")
     style.headline(figure, title)
     return figure
+
+
+def _mark(ax: Axes, lit: Sequence[int], numbered: int, columns: int) -> None:
+    """A frame around each lit feature, and beside the first of them its number."""
+    for i, feature in enumerate(lit):
+        row, column = divmod(feature, columns)
+        corner = (column - 0.5, row - 0.5)
+        ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=style.MARKED, linewidth=1.6))
+        if i < numbered:
+            side = -1 if column > columns / 2 else 1
+            at = {"va": "center", "ha": "left" if side > 0 else "right", "fontsize": 10, "color": style.MARKED}
+            ax.text(column + 0.8 * side, row, f"{feature:,}", **at)
 
 
 def _draw_arrows(figure: Figure) -> None:

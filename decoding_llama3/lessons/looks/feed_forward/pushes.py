@@ -105,12 +105,8 @@ def pushed_word(
         token = subject.tokenizer.encode(word)[0]
         names = probe.names_of(model, "feed_forward.w_down")[len(model.layers) // 2 :]
         pushes, size = pushes_and_size(subject, ids, names, token)
-        order, loud = pushes.argsort(descending=True), size.argsort(descending=True)
-        generator = torch.Generator().manual_seed(0)
-        sets = [order[:count] for count in counts]
-        for _ in range(draws):
-            sets += [torch.randperm(len(pushes), generator=generator)[:count] for count in counts]
-            sets += [_others_as_loud(loud, order[:count], generator) for count in counts]
+        order = pushes.argsort(descending=True)
+        sets = _sets_to_silence(order, size.argsort(descending=True), counts, draws)
         p = _probabilities(model, ids, names, sets)
         found_p = p[:, token].view(-1, len(counts))
         pushers, others = (
@@ -132,6 +128,16 @@ def pushed_word(
     added = f"those that add most to the logit of {name}: block.feature"
     odds = f"log odds with {', '.join(map(str, counts))} silenced"
     show_table(rows, ["model", "features", added, odds, "the likeliest word"])
+
+
+def _sets_to_silence(order: Tensor, loud: Tensor, counts: Sequence[int], draws: int) -> list[Tensor]:
+    """The first of `order`, as many as each count says; then for each draw as many by chance, and as loud ones."""
+    generator = torch.Generator().manual_seed(0)
+    sets = [order[:count] for count in counts]
+    for _ in range(draws):
+        sets += [torch.randperm(len(order), generator=generator)[:count] for count in counts]
+        sets += [_others_as_loud(loud, order[:count], generator) for count in counts]
+    return sets
 
 
 def _firsts(counts: Sequence[int], words: Sequence[str]) -> str:
