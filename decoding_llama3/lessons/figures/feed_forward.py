@@ -75,8 +75,7 @@ def _mark(ax: Axes, lit: Sequence[int], numbered: int, columns: int) -> None:
     """A frame around each lit feature, and beside the first of them its number."""
     for i, feature in enumerate(lit):
         row, column = divmod(feature, columns)
-        corner = (column - 0.5, row - 0.5)
-        ax.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=style.MARKED, linewidth=1.6))
+        ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=style.MARKED, linewidth=1.6))
         if i < numbered:
             side = -1 if column > columns / 2 else 1
             at = {"va": "center", "ha": "left" if side > 0 else "right", "fontsize": 10, "color": style.MARKED}

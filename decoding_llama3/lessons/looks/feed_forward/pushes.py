@@ -106,8 +106,7 @@ def pushed_word(
         names = probe.names_of(model, "feed_forward.w_down")[len(model.layers) // 2 :]
         pushes, size = pushes_and_size(subject, ids, names, token)
         order = pushes.argsort(descending=True)
-        sets = _sets_to_silence(order, size.argsort(descending=True), counts, draws)
-        p = _probabilities(model, ids, names, sets)
+        p = _probabilities(model, ids, names, _sets_to_silence(order, size, counts, draws))
         found_p = p[:, token].view(-1, len(counts))
         pushers, others = (
             found_p[0].tolist(),
@@ -130,9 +129,9 @@ def pushed_word(
     show_table(rows, ["model", "features", added, odds, "the likeliest word"])
 
 
-def _sets_to_silence(order: Tensor, loud: Tensor, counts: Sequence[int], draws: int) -> list[Tensor]:
+def _sets_to_silence(order: Tensor, size: Tensor, counts: Sequence[int], draws: int) -> list[Tensor]:
     """The first of `order`, as many as each count says; then for each draw as many by chance, and as loud ones."""
-    generator = torch.Generator().manual_seed(0)
+    generator, loud = torch.Generator().manual_seed(0), size.argsort(descending=True)
     sets = [order[:count] for count in counts]
     for _ in range(draws):
         sets += [torch.randperm(len(order), generator=generator)[:count] for count in counts]
