@@ -174,7 +174,7 @@ def test_a_journey_draws_the_same_rows_four_times():
     assert np.allclose(dots, [[0.7, 0.6], [0.2, -0.1]])
     assert set(JOURNEY.shapes) <= set(texts(stream))
     assert (JOURNEY.loudest, JOURNEY.missed) == (2, [1, 2])
-    assert texts(adds) == ["+7.0"]
+    assert texts(adds) == ["-1.0", "+7.0"]
     assert texts(lost) == ["+0.8", "+0.1"]
     assert "2 other texts" in figure.get_supxlabel()
     assert "rows" not in figure.get_supxlabel()

@@ -80,10 +80,8 @@ def draw_journey(journey: Journey, title: str) -> Figure:
     for i in range(1, n):
         draws = journey.exchanged[:, i].tolist()
         lost.plot(draws, [i] * len(draws), "o", color="black", markersize=2.5, alpha=0.6)
-    _say(adds, journey.added, {journey.loudest, *journey.against}, journey.added)
-    _say(
-        lost, journey.lost, {*journey.missed, *journey.against}, torch.cat([journey.lost[None], journey.exchanged])
-    )
+    _say(adds, journey.added, named, journey.added)
+    _say(lost, journey.lost, named, torch.cat([journey.lost[None], journey.exchanged]))
     _name_views(axes, journey.word)
     figure.supxlabel(_foot(journey), fontsize=11)
     stream.set_yticks(range(n), journey.parts)
@@ -137,7 +135,7 @@ def _draw_river(ax: Axes, journey: Journey) -> None:
 
 def _say(ax: Axes, values: Float[Tensor, " parts"], rows: set[int], drawn: Float[Tensor, "*draws parts"]) -> None:
     """The numbers of these bars, to the right of all that is `drawn` there; the axis has room for it."""
-    for i in rows:
+    for i in sorted(rows):
         value = values[i].item()
         text = f"{value:+.1f}"
         ax.annotate(
@@ -219,12 +217,8 @@ def draw_choices(differences: Mapping[str, Mapping[str, Difference]], title: str
     ax.set_yticks(range(len(rows)), [f"{group}: {name}" for group, name, _ in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlim(None, 1.15 * max(d.interval[1] for _, _, d in rows))
-    ax.set_xlabel(
-        "loss minus that of the lab's small Llama (nats per character), with its 95 % interval over seeds"
-    )
-    figure.supxlabel(
-        "filled: mean beyond twice the standard deviation\nhollow: only the interval leaves out 0; grey: it holds 0",
-        fontsize=11,
-    )
+    ax.set_xlabel("loss minus that of the small Llama (nats per character)")
+    note = "line: 95 % interval; filled: mean beyond twice the standard deviation\n"
+    figure.supxlabel(note + "hollow: only the interval leaves out 0; grey: it holds 0", fontsize=11)
     style.headline(figure, title)
     return figure

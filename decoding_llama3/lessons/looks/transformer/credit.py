@@ -202,7 +202,7 @@ def said_again(subject: Subject, rows: int = 8, length: int = 20) -> dict[str, f
     ids = torch.cat([begin, words, words], dim=1).to(model.norm.weight.device)
     before = slice(length + 2, 2 * length)  # from the third word on, when two have been heard again
     added, answers = probe.writes(model, ids), ids[:, length + 3 :]
-    final = sum(write[:, before] for write in added.values())
+    final = torch.stack([write[:, before] for write in added.values()]).sum(dim=0)
     scale = torch.rsqrt(final.square().mean(dim=-1, keepdim=True) + model.norm.eps) * model.norm.weight
     table = probe.dequantized_weight(model.output)
     towards = scale * (table[answers] - table.mean(dim=0))
