@@ -467,7 +467,7 @@ def test_what_is_said_again_is_attributed_to_the_parts(capsys, subject):
     assert f"{max(means, key=means.get)} ({max(means.values()):+.1f})" in capsys.readouterr().out
 
 
-def test_a_lens_counts_the_last_words_that_can_be_read_off(shown, subject):
+def test_a_lens_counts_the_predictions_that_can_be_read_off(shown, subject):
     look.lens("Once upon a time", subject)
     best = torch.stack([z[0].argmax(-1) for z in probe.logit_lens(subject.model, subject.ids("Once upon a time"))])
     same = (best == best[-1]).sum(-1).tolist()
@@ -475,7 +475,7 @@ def test_a_lens_counts_the_last_words_that_can_be_read_off(shown, subject):
     names = ["embedding", *(f"block {i}" for i in range(len(best) - 1))]
     expected = f"{same[half]} can be read off after {names[half]}, {same[late]} after {names[late]}"
     assert expected in one_line(shown[0])
-    assert f"of its {best.shape[1]} last words" in one_line(shown[0])
+    assert f"of its {best.shape[1]} predictions" in one_line(shown[0])
 
 
 def test_losses_by_depth_end_at_the_models_own(subject):

@@ -24,7 +24,7 @@ def lens(text: str, *subjects: Subject | None) -> None:
         words, names = subject.words(text), ["embedding", *(f"block {i}" for i in range(n - 1))]
         half, late = n // 2, max(0, n - 2)
         title = (
-            f"{subject.name}: of its {len(words)} last words {same[half]} can be read off after {names[half]}, "
+            f"{subject.name}: of its {len(words)} predictions {same[half]} can be read off after {names[half]}, "
             f"{same[late]} after {names[late]}"
         )
         shown = sorted({round(i * (n - 1) / 8) for i in range(9)}) if n > 9 else list(range(n))
