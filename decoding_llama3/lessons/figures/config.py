@@ -101,7 +101,7 @@ def draw_width_rule(
 
 
 @dataclass(frozen=True)
-class Stage:
+class Rung:
     """What a sentence is at one height of a model: one bundle of rows, or some side by side, each so many numbers
     wide. `added` rows are added to the residual stream; those `inside` belong to a block.
     """
@@ -112,7 +112,7 @@ class Stage:
     inside: bool = False
 
 
-def draw_shapes_by_step(panels: Mapping[str, tuple[Sequence[Stage], int]], n_tokens: int, title: str) -> Figure:
+def draw_shapes_by_step(panels: Mapping[str, tuple[Sequence[Rung], int]], n_tokens: int, title: str) -> Figure:
     """The rows of a sentence on its way up, to scale in width: a line per token, the last token's marked.
 
     Each panel is a model at a scale of its own: its stages from the bottom to the top, and its number of blocks.
@@ -140,7 +140,7 @@ def draw_shapes_by_step(panels: Mapping[str, tuple[Sequence[Stage], int]], n_tok
     return figure
 
 
-def _draw_bundles(ax: Axes, level: int, stage: Stage, n_tokens: int, widest: int) -> None:
+def _draw_bundles(ax: Axes, level: int, stage: Rung, n_tokens: int, widest: int) -> None:
     """The bundles of a stage side by side, and their shapes beside them, or below the one that fills the panel."""
     y, x = (level + np.linspace(0, 0.66, n_tokens))[::-1], 0.0
     colours = [*[style.RESIDUAL] * (n_tokens - 1), style.MARKED]
@@ -153,7 +153,7 @@ def _draw_bundles(ax: Axes, level: int, stage: Stage, n_tokens: int, widest: int
     ax.text(*at, words, ha="right" if full else "left", va="top" if full else "center", fontsize=11)
 
 
-def _draw_stream(ax: Axes, stages: Sequence[Stage], x: float) -> None:
+def _draw_stream(ax: Axes, stages: Sequence[Rung], x: float) -> None:
     """The residual stream as a line at `x`, from the first stage in which rows are added to the last, with a plus
     at each addition.
     """

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from decoding_llama3.lessons import style
 
@@ -152,9 +153,10 @@ def draw_equal_work(
         y += 0.9
     left.set_yticks(list(names), list(names.values()))
     left.invert_yaxis()
+    left.xaxis.set_major_locator(MaxNLocator(4))
     low, high = left.get_xlim()
     left.set(xlim=(low, high + 0.25 * (high - low)), xlabel="bits per byte, held-out text")
-    for (name, by_tokens), colour in style.with_looks(read.items(), style.VARIANTS):
+    for (name, by_tokens), colour in style.with_looks(read.items(), (style.VARIANTS[0], *style.VARIANTS[4:])):
         millions = [tokens / 1e6 for tokens in by_tokens]
         right.plot(millions, list(by_tokens.values()), "o-", color=colour, label=name)
     right.set_xscale("log")

@@ -87,11 +87,11 @@ def shapes_by_step(text: str, subject: Subject, name: str, config: LlamaConfig) 
     for label, model in shapes_alone.items():
         with probe.recording(model, [place for places in STAGES.values() for place in places]) as record:
             model(torch.empty(ids.shape, dtype=torch.long, device="meta"))
-        stages = [figures.Stage("ids", (1,))]
+        stages = [figures.Rung("ids", (1,))]
         for stage, places in STAGES.items():
             widths = [record.outputs[place].shape[-1] for place in places]
             inside = places[0].startswith("layers")
-            stages.append(figures.Stage(stage, widths, added=inside and len(places) == 1, inside=inside))
+            stages.append(figures.Rung(stage, widths, added=inside and len(places) == 1, inside=inside))
         panels[label] = stages, model.config.n_layers
     title = f"{ids.shape[1]} tokens are {ids.shape[1]} rows all the way; only the length of a row changes"
     alt = (

@@ -90,7 +90,7 @@ def _shape(run: dict[str, float]) -> tuple[float, ...]:
 def _by_tokens(runs: Sequence[dict[str, float]]) -> dict[str, dict[float, float]]:
     """Bits per byte by the tokens read, for each width of six blocks of which there are two runs or more."""
     found = {}
-    for dim in (192, 256, 320):
+    for dim in (256, 192, 320):
         chosen = [run for run in runs if _shape(run) == (6, dim, 4096, 3)]
         ordered = sorted(chosen, key=lambda run: run["tokens"])
         found[f"dim {dim}"] = {run["tokens"]: run["bits_per_byte"] for run in ordered}

@@ -92,6 +92,13 @@ def swept_fields(*subjects: Subject | None) -> dict[str, dict[float, float]]:
             field: {value: np.mean(found) - np.mean(trained) for value, found in losses.items()}
             for field, (_, losses) in panels[subject.name].items()
         }
+    alt = "For each model three panels: the rise of the loss by theta, eps and heads, the trained values marked."
+    show_figure(figures.draw_swept_fields(panels, _title(panels, rises)), alt)
+    return next(iter(rises.values()))
+
+
+def _title(panels: dict[str, dict], rises: dict[str, dict[str, dict[float, float]]]) -> str:
+    """What ten times theta and another number of heads do to each model."""
     title = "Ten times theta raises the loss by " + ", ".join(
         f"{rises[name]['rope_theta'][10 * panels[name]['rope_theta'][0]]:.2f} ({name})" for name in panels
     )
@@ -101,9 +108,7 @@ def swept_fields(*subjects: Subject | None) -> dict[str, dict[float, float]]:
     }
     heads = ", ".join(f"{min(found):.1f} ({name})" for name, found in others.items() if found)
     title += f"; another n_heads by {heads} or more" if heads else ""
-    alt = "For each model three panels: the rise of the loss by theta, eps and heads, the trained values marked."
-    show_figure(figures.draw_swept_fields(panels, title), alt)
-    return next(iter(rises.values()))
+    return title
 
 
 def _passages(model: Transformer, ids: Int[Tensor, "windows length"]) -> list[float]:
