@@ -37,7 +37,7 @@ def names_elsewhere() -> None:
 def show_class() -> None:
     """The source of the class without its readers: the fields, what is checked of them, and the count."""
     fields, *_ = inspect.getsource(LlamaConfig).partition("    @classmethod\n")
-    n_params = LlamaConfig.n_params.fget  # pyright: ignore[reportAttributeAccessIssue], a property has one
+    n_params = vars(LlamaConfig)["n_params"].fget
     count = textwrap.indent(textwrap.dedent(inspect.getsource(n_params)), "    ")
     source = f"{fields.rstrip()}\n\n    ...  # readers of files\n\n{count.rstrip()}"
     display(Markdown(f"`decoding_llama3/config.py`\n```python\n{source}\n```"))
