@@ -37,7 +37,7 @@ count_params = Exercise(
     _solve_count_params,
     (
         "Count in this order: tables, then one block (attention, feed-forward, norms), then the last norm.",
-        "`wq` and `wo` are dim x dim; `wk` and `wv` have n_kv_heads * head_dim rows only.",
+        "One side of `wq` and `wo` is n_heads * head_dim, one side of `wk` and `wv` n_kv_heads * head_dim only.",
         "Which models have one table for both ends? `config.tie_embeddings` says.",
     ),
 )
