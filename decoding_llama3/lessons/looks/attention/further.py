@@ -12,14 +12,15 @@ from decoding_llama3.experiments.ablation.statistics import T_95
 from decoding_llama3.inspect import heads, probe
 from decoding_llama3.lessons.figures import attention_models as figures
 from decoding_llama3.lessons.looks.attention.models import START, attention_maps
-from decoding_llama3.lessons.show import held_out_ids, is_slow, ordinary_ids, show_figure, show_table
+from decoding_llama3.lessons.show import held_out_ids, ordinary_ids, show_figure, show_table
 from decoding_llama3.lessons.subject import Subject, present
 
 Heads = list[tuple[int, int]]  # (block, head)
+REPEATS = "4 rows of 96 random words, which begin again after 24 to 48; all later copies count as said again"
 Repeats = tuple[Int[Tensor, "batch seq"], Int[Tensor, " batch"]]
 
 
-def repeats_for(subject: Subject, batch: int) -> Repeats:
+def repeats_for(subject: Subject, batch: int = 4) -> Repeats:
     """Rows of random words of the model's vocabulary, said twice, and after how many words each row repeats."""
     drawn = heads.repeated_random_tokens(
         ordinary_ids(subject.tokenizer),
@@ -37,7 +38,7 @@ def copying_heads(*subjects: Subject | None) -> None:
     """The loss on random words said twice, and the heads that attend to the word before and to what came next."""
     panels, rows, told = {}, [], []
     for subject in present(*subjects):
-        tokens, periods = repeats_for(subject, batch=3 if is_slow(subject.model) else 8)
+        tokens, periods = repeats_for(subject)
         first, later = heads.repeat_losses(subject.model, tokens, periods)
         scores = heads.head_scores(subject.model, tokens, periods)
         scores = {kind: values.float().cpu() for kind, values in scores.items()}
@@ -48,7 +49,7 @@ def copying_heads(*subjects: Subject | None) -> None:
         layer, head = divmod(int(scores["induction"].argmax()), scores["induction"].shape[1])
         told.append(f"{subject.name}'s head {layer}.{head} ({scores['induction'].max():.0%})")
         rows.append([subject.name, f"{first:.2f}", f"{later:.2f}"])
-    show_table(rows, ["nats per token", "said for the first time", "said again"])
+    show_table(rows, ["nats per token", "said for the first time", "said again"], REPEATS)
     title = f"What came after the previous occurrence is looked up most by {' and '.join(told)}"
     alt = "Grids of blocks by heads for each model: weight on the token before, and after the previous occurrence."
     show_figure(figures.draw_head_kinds(panels, title), alt)
@@ -59,7 +60,7 @@ def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
     each block's attention as a whole, and as many heads drawn by chance.
     """
     model, ids = subject.model, subject.ids(text)
-    tokens, periods = repeats_for(subject, batch=4)
+    tokens, periods = repeats_for(subject)
     scores = heads.head_scores(model, tokens, periods)
     named = {
         "heads that copy": heads_above(scores["induction"]),
@@ -129,7 +130,17 @@ def circuit_forming() -> dict[str, float]:
     steps = [sight.step for sight in by_kind["two blocks"][0]]
     last = {kind: [seen[-1] for seen in seeds.values()] for kind, seeds in by_kind.items()}
     means = {kind: sum(sight.accuracy for sight in seen) / len(seen) for kind, seen in last.items()}
-    title = f"Two blocks predict {means['two blocks']:.0%} of what repeats, one block {means['one block']:.0%}"
+    times = []
+    for curve in curves["two blocks"]:
+        low, high = (
+            next((step for step, share in zip(steps, curve, strict=True) if share > least), steps[-1])
+            for least in (0.3, 0.9)
+        )
+        times.append(high - low)
+    title = (
+        f"With two blocks from 30 to 90 % within {min(times)} to {max(times)} steps, at the end "
+        f"{means['two blocks']:.0%}; with one block {means['one block']:.0%}"
+    )
     alt = "Thin lines of the share predicted by step of training, one a seed, for one block and for two."
     show_figure(figures.draw_forming(steps, curves, title), alt)
     rows = [
@@ -142,7 +153,13 @@ def circuit_forming() -> dict[str, float]:
         ]
         for kind, seen in last.items()
     ]
-    header = ["after training, 5 seeds", "predicted", "predicted after 9", "weight: before", "weight: copying"]
+    header = [
+        "after training, lowest to highest of 5 seeds",
+        "repeats, predicted",
+        "repeats after 9 letters",
+        "weight on the letter before",
+        "weight on what came next",
+    ]
     show_table(rows, header)
     return means
 
@@ -161,9 +178,13 @@ def each_head_silenced(subject: Subject, windows: int = 10, length: int = 64) ->
     others = torch.cat([rises[block, :head], rises[block, head + 1 :]])
     more = rises[block, head] - others.mean(0)
     title = (
-        f"Head {block}.{head} costs most, {mean.max():.3f}: {more.mean():+.3f} ± {half_interval(more):.3f} "
-        f"against another of its block; of {blocks * n_heads} heads {int((mean > half).sum())} cost more than "
-        f"nothing, {int((mean < -half).sum())} less"
+        f"No single head of {subject.name} costs more than {mean.max():.3f} nats, "
+        f"a whole block up to {together.mean(-1).max():.2f}"
+    )
+    print(
+        f"of {blocks * n_heads} heads {int((mean > half).sum())} cost more than nothing, "
+        f"{int((mean < -half).sum())} less; head {block}.{head} costs {more.mean():.3f} ± "
+        f"{half_interval(more):.3f} more than the mean of its block's others"
     )
     alt = "Dots with intervals for each head of each block: the rise of the loss; bars for whole blocks."
     show_figure(figures.draw_silenced_heads(mean, half, together.mean(-1), title), alt)
