@@ -62,7 +62,7 @@ def draw_roofline(peak: float, bandwidth: float, points: Mapping[str, float], ti
     for name, intensity in points.items():
         share = 100 * min(1, intensity / ridge)
         ax.plot(intensity, share, "o", color=style.KEY, markersize=9)
-        told = f"{name}: {intensity:g} per byte, {share:.1f} %"
+        told = f"{name}: {intensity:g}, so {share:.1f} %"
         ax.annotate(told, (intensity, share), xytext=(9, -3), textcoords="offset points", va="top")
     ax.text(1.1, 190 / ridge, "waits for memory", color="dimgrey", ha="left", va="bottom", rotation=30)
     ax.text(ridge * 1.5, 115, "computes all the time", color="dimgrey", va="bottom")

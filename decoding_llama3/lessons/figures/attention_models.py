@@ -20,23 +20,22 @@ def draw_handed_over(
     """What one block's attention does to a word: a column of three panels for each model, a bar for each block.
 
     The word's probability without the block, a dashed line where none is missing; the rise of the loss on all
-    other words without it; and the word's probability where the block's attention was handed over. Marked are the
-    lowest probability and the highest two.
+    other words without it; and the word's probability where the block's attention was handed over. The block
+    without which the word is least likely is marked in the first two panels, the one that gives most in the third.
     """
-    figure, axes = plt.subplots(3, len(panels), figsize=(style.WIDTH, 6.6), squeeze=False, sharey="row")
+    figure, axes = plt.subplots(3, len(panels), figsize=(style.WIDTH, 6.6), squeeze=False)
     for column, (model, (whole, rows)) in zip(axes.T, panels.items(), strict=True):
-        extremes = rows[0].argmin(), rows[1].argmax(), rows[2].argmax()
+        least = rows[0].argmin()
+        extremes = least, least, rows[2].argmax()
         for ax, values, name, extreme in zip(column, rows, names, extremes, strict=True):
             colours = [style.MARKED if block == extreme else style.QUERY for block in range(len(values))]
             ax.bar(range(len(values)), values.tolist(), color=colours, width=0.75)
             ax.set_xticks(style.thinned(len(values), 10))
-            told = f"block {extreme}: {values[extreme]:.3f}"
+            told = f"block {extreme}: {values[extreme]:{'+.2f' if ax is column[1] else '.3f'}}"
             ax.text(0.99, 0.97, told, transform=ax.transAxes, ha="right", va="top", color=style.MARKED)
-            ax.set_title(f"{model}: {name}", fontsize=12, fontweight="normal")
+            whole_told = f" (dashed: {whole:.3f})" if ax is column[0] else ""
+            ax.set_title(f"{model}: {name}{whole_told}", fontsize=12, fontweight="normal")
         column[0].axhline(whole, color=style.PREDICTION, linewidth=1, linestyle="--")
-        column[0].text(
-            0.01, whole + 0.02, f"with all blocks {whole:.3f}", transform=column[0].get_yaxis_transform()
-        )
         column[-1].set_xlabel("block")
     for ax, unit in zip(axes[:, 0], units, strict=True):
         ax.set_ylabel(unit)
@@ -129,27 +128,6 @@ def draw_head_kinds(panels: Mapping[str, Mapping[str, Float[Tensor, "layers head
     for ax in axes[-1]:
         ax.set_xlabel("head")
     figure.colorbar(axes[0, 0].images[0], ax=axes, label="mean weight", shrink=0.7)
-    style.headline(figure, title)
-    return figure
-
-
-def draw_copying_silenced(groups: Sequence[tuple[str, Sequence[float]]], whole: float, title: str) -> Figure:
-    """The loss on what repeats, a row for each group of heads that was silenced, a dot for each draw."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.9 + 0.4 * len(groups)))
-    for row, (_, losses) in enumerate(groups):
-        colour = style.MARKED if len(losses) == 1 else style.RESIDUAL
-        ax.plot(losses, [row] * len(losses), "o", color=colour, alpha=0.8, markersize=7)
-        ax.annotate(
-            f"{losses[0]:.1f}" if len(losses) == 1 else f"{min(losses):.1f} to {max(losses):.1f}",
-            (max(losses), row),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-        )
-    ax.axvline(whole, color="black", linewidth=1, linestyle="--")
-    ax.set_yticks(range(len(groups)), [name for name, _ in groups])
-    highest = max(max(losses) for _, losses in groups)
-    ax.set(xlim=(0, 1.18 * highest), ylim=(len(groups) - 0.5, -0.5), xlabel="loss on repeats (nats per token)")
     style.headline(figure, title)
     return figure
 

@@ -69,32 +69,26 @@ def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
     even = evenness(attention_maps(subject, text))
     whole, tale = heads.repeat_losses(model, tokens, periods)[1], probe.loss_of(model, ids)
 
-    def loss_without(silent: Iterable[tuple[int, int]]) -> float:
-        with heads.without_heads(model, silent):
-            return heads.repeat_losses(model, tokens, periods)[1]
-
     every = itertools.product(range(model.config.n_layers), range(model.config.n_heads))
     others = sorted(set(every) - {pair for silent in named.values() for pair in silent})
-    groups, rows = [], []
+
+    def rises_without(silent: Iterable[tuple[int, int]]) -> tuple[float, float]:
+        with heads.without_heads(model, silent):
+            return heads.repeat_losses(model, tokens, periods)[1] - whole, probe.loss_of(model, ids) - tale
+
+    rows = []
     for name, silent in named.items():
-        groups.append((f"the {len(silent)} {name}", [loss_without(silent)]))
+        rows.append([f"the {len(silent)} {name}", *map("{:+.2f}".format, rises_without(silent)), ""])
         drawn = by_chance(others, len(silent), draws)
-        groups.append((f"{len(drawn[0])} others, {draws} draws", [loss_without(chosen) for chosen in drawn]))
-    copiers, before = groups[0][1][0], groups[2][1][0]
+        rises = [rises_without(chosen)[0] for chosen in drawn]
+        rows.append([f"{len(drawn[0])} others, {draws} draws", f"{min(rises):+.2f} to {max(rises):+.2f}", "", ""])
     for block in range(model.config.n_layers):
         silent = [(block, head) for head in range(model.config.n_heads)]
-        groups.append((f"all heads of block {block}", [loss := loss_without(silent)]))
-        with heads.without_heads(model, silent):
-            rises = f"{loss - whole:+.2f}", f"{probe.loss_of(model, ids) - tale:+.2f}"
-        rows.append([f"block {block}", *rises, f"{even[block]:.0%}"])
-    title = (
-        f"Said again: {whole:.1f} nats with all heads, {copiers:.1f} without the heads that copy, "
-        f"{before:.1f} without those on the token before"
-    )
-    alt = "Rows of dots: the loss on repeated words without named heads, others by chance, and whole blocks."
-    show_figure(figures.draw_copying_silenced(groups, whole, title), alt)
+        rows.append(
+            [f"block {block}, all heads", *map("{:+.2f}".format, rises_without(silent)), f"{even[block]:.0%}"]
+        )
     header = ["attention silenced", "words said again", "the tale", "how even its weights are"]
-    show_table(rows, header, "rise of the loss, in nats per token")
+    show_table(rows, header, f"rise of the loss, in nats per token; said again, with all heads, it is {whole:.2f}")
 
 
 def evenness(maps: Float[Tensor, "layers heads seq seq"]) -> Float[Tensor, " layers"]:
@@ -138,7 +132,8 @@ def circuit_forming() -> dict[str, float]:
         )
         times.append(high - low)
     title = (
-        f"With two blocks from 30 to 90 % within {min(times)} to {max(times)} steps, at the end "
+        f"With two blocks from 30 to 90 % within {' to '.join(f'{t}' for t in sorted({min(times), max(times)}))} "
+        f"steps, at the end "
         f"{means['two blocks']:.0%}; with one block {means['one block']:.0%}"
     )
     alt = "Thin lines of the share predicted by step of training, one a seed, for one block and for two."

@@ -32,7 +32,7 @@ def handed_over(text: str, *subjects: Subject | None) -> None:
         most = int(rows[2].argmax())
         told.append(f"that of {subject.name}'s block {most} gives '{guess}' {rows[2, most]:.2f}")
     title = f"Attention handed from the first '{word}' to the second: {', '.join(told)} there"
-    names = "without this block's attention", "and the other words", "handed to the second place"
+    names = "without the block", "loss on the other words", "handed over"
     units = "probability", "rise, nats per token", "probability"
     alt = (
         "Bars for each block: a word's probability without its attention, the other words' loss, and handed over."
