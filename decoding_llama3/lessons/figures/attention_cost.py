@@ -49,7 +49,7 @@ def draw_sharing(n_heads: int, n_kv_heads: int, lines: Sequence[str], title: str
 
 
 def draw_roofline(peak: float, bandwidth: float, points: Mapping[str, float], title: str) -> Figure:
-    """What share of its operations a card can do, by how many each byte that it reads is good for; `points` on it.
+    """The share of its arithmetic that a card can use, by the operations done with each byte read; `points` on it.
 
     `peak` in operations per second, `bandwidth` in bytes per second, `points` in operations per byte.
     """

@@ -124,13 +124,7 @@ def circuit_forming() -> dict[str, float]:
     steps = [sight.step for sight in by_kind["two blocks"][0]]
     last = {kind: [seen[-1] for seen in seeds.values()] for kind, seeds in by_kind.items()}
     means = {kind: sum(sight.accuracy for sight in seen) / len(seen) for kind, seen in last.items()}
-    times = []
-    for curve in curves["two blocks"]:
-        low, high = (
-            next((step for step, share in zip(steps, curve, strict=True) if share > least), steps[-1])
-            for least in (0.3, 0.9)
-        )
-        times.append(high - low)
+    times = rise_times(steps, curves["two blocks"])
     title = (
         f"With two blocks from 30 to 90 % within {' to '.join(f'{t}' for t in sorted({min(times), max(times)}))} "
         f"steps, at the end "
@@ -157,6 +151,15 @@ def circuit_forming() -> dict[str, float]:
     ]
     show_table(rows, header)
     return means
+
+
+def rise_times(steps: Sequence[int], curves: Float[Tensor, "seeds steps"]) -> list[int]:
+    """How many steps each seed takes from 30 to 90 per cent, or until the last step."""
+
+    def first_above(curve: list[float], least: float) -> int:
+        return next((step for step, share in zip(steps, curve, strict=True) if share > least), steps[-1])
+
+    return [first_above(curve, 0.9) - first_above(curve, 0.3) for curve in curves.tolist()]
 
 
 def spread_of(values: Sequence[float]) -> str:

@@ -40,7 +40,9 @@ def first_token(text: str, *subjects: Subject | None, controls: tuple[int, ...] 
             alike = value_cosines(subject.model, ids, place, others, start)
             next_one = f"{hidden_sizes[i, start, place + 1]:.1f} x"
             measured = f"{sizes[start, place]:.1f} x", f"{share[place]:.1%}", next_one
-            rows.append([name, *measured, *(f"{cost:+.2f}" for cost in costs), f"{alike:.2f}"])
+            rows.append(
+                [name, *measured, *(f"{round(cost, 2) + 0:+.2f}" for cost in costs), f"{round(alike, 2) + 0:.2f}"]
+            )
         caption = (
             f"{subject.name}: lengths before block {start}, where the first token is longest, as multiples of the "
             f"median; weight: mean of all heads, tokens {START} to {ids.shape[1] - 1}; rise of the loss after "
