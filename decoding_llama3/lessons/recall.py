@@ -31,10 +31,10 @@ QUESTIONS: dict[str, tuple[Question, Question, Question]] = {
             "a look-up only copies a row",
         ),
         Question(
-            "An event of probability 1/8 happens. How many bits of surprise is that?",
-            ("3", "8", "1/8"),
+            "How many times must 1 be halved to become 1/8?",
+            ("3", "8", "4"),
             "a",
-            "log2 of 8 is 3",
+            "1/2, 1/4, 1/8: log2 of 8 is 3",
         ),
     ),
     "config": (

@@ -67,18 +67,25 @@ def test_gaps_are_dots_around_zero_with_their_names():
 
 
 def test_optima_are_dots():
-    (ax,) = figures.draw_optima({"a law": 27.1, "another": 93.0}, "title").axes
-    assert dots(ax) == [[27.1, 0], [93, 1]]
-    assert texts(ax) == ["27", "93"]
-    assert labels(ax.yaxis) == ["a law", "another"]
+    (ax,) = figures.draw_optima({"a law": 27.1, "again": 43.0, "another": 93.0}, "title", one_fit=2).axes
+    assert dots(ax) == [[27.1, 0], [43, 1], [93, 2]]
+    assert texts(ax) == ["27", "43", "93", "one fit"]
+    assert labels(ax.yaxis) == ["a law", "again", "another"]
+    bracket = next(line for line in ax.lines if len(set(line.get_xdata())) == 1 and len(line.get_xdata()) == 2)
+    assert list(bracket.get_ydata()) == [0, 1]
+    assert (ax.get_xscale(), ax.get_xlim()[0]) == ("linear", 0)
 
 
 def test_a_law_has_its_curve_its_floor_and_its_marks():
-    (ax,) = figures.draw_law([1e9, 1e10], [3.0, 2.0], 1.5, {"here": (2e9, 2.5)}, "title").axes
+    marks = {"here": (2e9, 2.5)}
+    (ax,) = figures.draw_law([1e9, 1e10, 1e11], [3.0, 2.0, 1.8], 1.5, marks, "title", fitted=2e10).axes
     assert list(ax.lines[0].get_ydata()) == [3, 2]
-    assert set(ax.lines[1].get_ydata()) == {1.5}
+    assert list(ax.lines[1].get_ydata()) == [2, 1.8]
+    assert ax.lines[1].get_linestyle() == ":"
+    assert set(ax.lines[2].get_xdata()) == {2e10}
+    assert set(ax.lines[3].get_ydata()) == {1.5}
     assert dots(ax) == [[2e9, 2.5]]
-    assert texts(ax) == ["with endless text", "here"]
+    assert texts(ax) == [" beyond the fitted runs", "with endless text", "here"]
 
 
 def test_only_the_answer_is_counted():
@@ -87,16 +94,6 @@ def test_only_the_answer_is_counted():
     assert [to_hex(bar.get_facecolor()) == "#000000" for bar in bars(ax)] == [False, False, True]
     assert labels(ax.xaxis) == ["␣a", "b", "c"]
     assert {"read", "counted"} <= set(texts(ax))
-
-
-def test_clipped_gains_have_a_panel_each():
-    figure = figures.draw_clipped(
-        {"good": [0.5, 1.0, 1.2], "bad": [-0.8, -1.0, -2.0]}, [0.5, 1.0, 2.0], 0.2, "title"
-    )
-    good, bad = figure.axes
-    assert list(good.lines[0].get_ydata()) == [0.5, 1.0, 1.2]
-    assert list(bad.lines[0].get_ydata()) == [-0.8, -1.0, -2.0]
-    assert (dots(good), dots(bad)) == ([[1, 1]], [[1, -1]])
 
 
 def test_margins_show_before_after_and_the_change():
@@ -112,7 +109,6 @@ def test_margins_show_before_after_and_the_change():
 def test_titles_say_what_is_drawn(shown):
     way, gaps = look.steps_to_the_8b(), look.gaps()
     times, (reached, floor) = look.optima(8.03e9), look.law(8.03e9)
-    look.clipped_gains()
     titles = [title for title, _ in shown]
     assert titles[
         0
@@ -121,11 +117,11 @@ def test_titles_say_what_is_drawn(shown):
     )
     low, high = min(gaps["tuned"].values()), max(gaps["tuned"].values())
     assert f"Ahead by {low:.0f} to {high:.0f} points" in titles[1]
-    assert f"{min(times.values()):.0f} to {max(times.values()):.0f} times" in titles[2]
-    assert f"endless text would bring {reached - floor:.2f} more" in titles[3]
-    drawn = [list(ax.lines[0].get_ydata()) for ax in shown[4][1].axes]
-    good, bad = max(drawn[0]), -min(drawn[1])
-    assert titles[4] == f"A good answer's token earns at most {good:.1f}; a bad one's loses {bad:.1f} when doubled"
+    low, *others = times.values()
+    assert f"{min(others):.0f} to {max(others):.0f} times past the optimum, or {low:.0f} by" in titles[2]
+    assert floor < reached
+    gained = look.law_of_loss(8.03e9, 160e9) - reached
+    assert f"94 times the text brings {gained:.2f} nats; the last 30-fold" in titles[3]
 
 
 def test_the_optimum_has_the_least_loss_of_its_budget():

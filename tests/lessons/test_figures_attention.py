@@ -16,7 +16,7 @@ from decoding_llama3.lessons import style
 from decoding_llama3.lessons.figures import attention as figures
 from decoding_llama3.lessons.figures import attention_cost, attention_models
 from decoding_llama3.lessons.looks import attention as look
-from decoding_llama3.lessons.looks.attention import cost, further, mechanism, models
+from decoding_llama3.lessons.looks.attention import cost, further, mechanism, models, sinks
 from decoding_llama3.lessons.subject import Subject
 
 WORDS = ["BOS", "Once", " upon", " a"]
@@ -73,6 +73,13 @@ def test_a_lookup_has_every_number_on_the_page():
         assert number in texts(ax), number
     found = texts(ax)
     assert found[found.index("their sum, y") + 1 :] == [f"{3 * small:.2g}", f"{small + 8 * (1 - small):.3g}"]
+    assert "query of ␣upon" in found
+    headings = [text.get_position()[0] for text in ax.texts if text.get_text() in ("its key, k", "its value, v")]
+    boxes = [cell.get_x() + cell.get_width() / 2 for cell in ax.patches]
+    assert all(min(boxes) < x < max(boxes) for x in headings)
+    bar = next(cell for cell in ax.patches if np.isclose(cell.get_width(), 1.1 * (1 - small)))
+    number = next(text for text in ax.texts if text.get_text() == f"{1 - small:.2f}")
+    assert number.get_position()[0] > bar.get_x() + bar.get_width()
 
 
 def test_wiring_leads_each_query_to_the_keys_that_serve_it_and_shows_its_weights():
@@ -92,6 +99,9 @@ def test_likeness_shows_both_maps():
     assert np.array_equal(left.images[0].get_array(), maps["x"])
     assert np.array_equal(right.images[0].get_array(), maps["q"])
     assert names(left.get_xticklabels()) == ["BOS", "Once", "␣upon", "␣a"]
+    assert (left.get_title("left"), right.get_title("left")) == ("x", "q")
+    assert left.get_xlabel().endswith("(dotted: itself)")
+    assert left.lines[0].get_xdata().tolist() == left.lines[0].get_ydata().tolist()
 
 
 def test_scores_mark_the_highest_that_counts_and_leave_later_ones_hollow():
@@ -107,6 +117,7 @@ def test_saturation_has_a_line_with_and_without_the_scale():
     (ax,) = figures.draw_saturation([2, 4], {"raw": [9, 3], "scaled": [8, 7]}, 10, "title").axes
     assert lines(ax)[:2] == [[9, 3], [8, 7]]
     assert {"raw", "scaled", "all 10 alike"} <= set(texts(ax))
+    assert ax.get_ylabel() == "keys in use, $e^H$"
 
 
 def test_dice_show_both_losses_and_what_theory_allows():
@@ -129,30 +140,44 @@ def test_two_needs_have_a_row_for_each_number_of_heads():
     assert [heights(ax) for ax in axes] == [[2, 2], [2, 2], [4, 0, 0, 4], [0, 4, 4, 0]]
     assert [ax.get_title("left") for ax in axes] == ["a b", "b a", "", ""]
     assert (axes[0].get_ylabel(), axes[2].get_ylabel()) == ("one", "two")
+    heads_of = [[text for text in texts(ax) if text.startswith("head")] for ax in axes]
+    assert heads_of == [["head 0"], ["head 0"], ["head 0", "head 1"], ["head 0", "head 1"]]
 
 
 def test_a_cache_leaves_blank_what_is_not_written_yet():
     keys = torch.arange(12.0).view(4, 3)
-    first, last, _ = figures.draw_cache([keys, keys], [1, 3], WORDS[:3], "title").axes
+    first, last, _ = figures.draw_cache([keys, keys], [1, 3], WORDS, "block 3", "title").axes
     assert first.images[0].get_array().mask.all(axis=1).tolist() == [False, True, True, True]
     assert last.images[0].get_array()[:3].tolist() == keys[:3].tolist()
     assert (first.get_title("left"), last.get_title("left")) == ("after 1 tokens", "after 3 tokens")
+    assert (first.get_ylabel(), names(first.get_yticklabels())) == ("block 3", ["BOS", "Once", "␣upon", "␣a"])
 
 
-def test_what_is_handed_over_has_bars_for_each_block_and_marks_the_extreme():
-    panel = 0.9, torch.tensor([0.8, 0.1, 0.7]), torch.tensor([0.0, 0.2, 0.6])
-    figure = attention_models.draw_handed_over({"tiny": panel, "other": panel}, ("without", "handed"), "title")
-    for ax, values, extreme in zip(figure.axes[::2], panel[1:], (1, 2), strict=True):
+def test_head_outputs_have_a_bar_for_each_head_and_one_for_their_sum():
+    lengths = torch.tensor([1.0, 0.5])
+    (ax,) = attention_models.draw_head_outputs(lengths, 1.25, ["a", "b"], "title").axes
+    assert heights(ax) == [1, 0.5, 1.25]
+    assert names(ax.get_xticklabels()) == ["head 0\na", "head 1\nb", "their sum"]
+    assert texts(ax) == ["1.0", "0.5", "1.2"]
+
+
+def test_what_is_handed_over_has_bars_for_each_block_and_marks_the_one_that_is_named():
+    panel = 0.9, torch.tensor([[0.8, 0.1, 0.7], [2.0, 0.5, -0.25], [0.0, 0.2, 0.6]])
+    parts, units = ("without", "others", "handed"), ("p", "nats", "p")
+    figure = attention_models.draw_handed_over({"tiny": panel, "other": panel}, parts, units, "title")
+    told = ["block 1: 0.100"], ["block 1: +0.50"], ["block 2: 0.600"]
+    for ax, values, extreme, text in zip(figure.axes[::2], panel[1], (1, 1, 2), told, strict=True):
         assert np.allclose(heights(ax), values)
         marked = [to_hex(bar.get_facecolor()) == style.MARKED.lower() for bar in ax.containers[0]]
         assert [i for i, found in enumerate(marked) if found] == [extreme]
-        assert texts(ax) == [f"{values[extreme]:.3f}"]
-    assert [ax.get_title("left") for ax in figure.axes] == [
-        "tiny: without",
-        "other: without",
+        assert texts(ax) == text
+    assert [ax.get_title("left") for ax in figure.axes[::2]] == [
+        "tiny: without (dashed: 0.900)",
+        "tiny: others",
         "tiny: handed",
-        "other: handed",
     ]
+    assert [ax.get_ylabel() for ax in figure.axes[::2]] == list(units)
+    assert lines(figure.axes[0]) == [[0.9, 0.9]]
 
 
 def test_block_heads_stand_between_all_and_none():
@@ -169,18 +194,9 @@ def test_head_kinds_have_a_row_for_each_model_and_name_the_highest():
     figure = attention_models.draw_head_kinds({"tiny": {"before": low, "first": high}}, "title")
     before, first, _ = figure.axes
     assert np.array_equal(before.images[0].get_array(), low)
-    assert (texts(before), texts(first)) == (["0.1: 0.25"], ["1.2: 0.75"])
-    assert (before.get_title("left"), first.get_title("left")) == ("before", "first")
-
-
-def test_silenced_groups_have_a_dot_for_each_draw():
-    (ax,) = attention_models.draw_copying_silenced(
-        [("named", [9.0]), ("by chance", [1.0, 2.0])], 0.5, "title"
-    ).axes
-    assert [list(line.get_xdata()) for line in ax.lines[:2]] == [[9.0], [1.0, 2.0]]
-    assert texts(ax) == ["9.0", "1.0 to 2.0"]
-    assert names(ax.get_yticklabels()) == ["named", "by chance"]
-    assert list(ax.lines[2].get_xdata()) == [0.5, 0.5]
+    assert (texts(before), texts(first)) == (["before"], ["first"])
+    assert (before.get_title("left"), first.get_title("left")) == ("most 0.1: 0.25", "most 1.2: 0.75")
+    assert [frame.get_xy() for frame in (*before.patches, *first.patches)] == [(0.5, -0.5), (1.5, 0.5)]
 
 
 def test_forming_has_a_line_for_each_seed():
@@ -196,6 +212,7 @@ def test_silenced_heads_have_dots_with_intervals_and_bars_for_blocks():
     assert [line for line in lines(left) if len(line) == 1] == [[0.5], [0.25]]
     ends = [bars.get_segments()[0][:, 1].tolist() for bars in left.collections]
     assert ends == [[0.375, 0.625], [0.0, 0.5]]
+    assert texts(left) == ["head 0.0: 0.500"]
     assert heights(right) == [2]
     assert lines(right) == [[0.75]]
 
@@ -211,10 +228,10 @@ def test_a_roofline_bends_where_arithmetic_and_reading_balance():
     (ax,) = attention_cost.draw_roofline(100e12, 10e12, {"one": 1, "many": 80}, "title").axes
     roof = ax.lines[0]
     assert list(roof.get_xdata()) == [0.5, 10, 160]
-    assert list(roof.get_ydata()) == [5, 100, 100]
+    assert list(roof.get_ydata()) == [5, 100, 100]  # per cent
     dots = [(*line.get_xdata(), *line.get_ydata()) for line in ax.lines if line.get_marker() == "o"]
     assert dots == [(1, 10), (80, 100)]
-    assert "10 operations\nper byte" in texts(ax)
+    assert {"10 operations\nper byte", "one: 1, so 10.0 %", "many: 80, so 100.0 %"} <= set(texts(ax))
 
 
 def test_times_are_drawn_in_milliseconds_for_each_model():
@@ -241,7 +258,7 @@ def shown(monkeypatch):
 @pytest.fixture
 def tables(monkeypatch):
     kept = []
-    for module in (models, further):
+    for module in (models, further, sinks):
         monkeypatch.setattr(module, "show_table", lambda rows, header, caption="": kept.append(list(rows)))
     return kept
 
@@ -285,17 +302,19 @@ def test_the_wiring_shows_the_models_weights_of_the_last_word(shown, tiny):
 
 def test_titles_of_the_steps_say_the_numbers_that_are_drawn(shown):
     x = torch.eye(4)
-    look.likeness(x, torch.roll(x, 1, dims=1), 50 * x, WORDS)
+    look.likeness(x, torch.roll(x, -1, dims=1), 50 * x, WORDS)
     look.query_scores(torch.tensor([1.0, 7, 2, 9]), WORDS, 2)
     look.mixture(torch.tensor([0.25, 0.75, 0, 0]), torch.ones(4, 2), WORDS, 1)
     look.saturation()
     look.soft_lookup(torch.tensor([0.0, 2, 1]), torch.eye(3), torch.eye(3), WORDS[1:])
     alike, scores, mixed, saturated, looked_up = map(in_one_line, shown)
-    assert alike.endswith("4 of 4 tokens attend most to themselves; by query and key 0")
+    assert alike.endswith(
+        "4 of 4 tokens attend most to themselves; by query and key 0 do, and 3 attend most to the token before"
+    )
     assert scores == "To ' upon' the key of 'Once' scores highest of those so far, 7"
     assert mixed == "'Once' gives 'Once' 75% of its weight, and takes so much of its value"
     raw, scaled = (line[6] for line in lines(shown[3].axes[0])[:2])  # at 128 features
-    assert saturated.endswith(f"{raw:.1f} of 128 keys; with its scores scaled, to {scaled:.0f}")
+    assert saturated.endswith(f"uses {raw:.1f} of 128 keys; with its scores scaled, {scaled:.0f}")
     assert looked_up == "The query finds 'upon' and takes 67% of its value"
 
 
@@ -303,6 +322,22 @@ def test_without_a_mask_dice_are_predicted(shown):
     last = look.dice(steps=60)
     assert last["without it"] < last["with the mask"]
     assert f"{last['without it']:.2f} nats per throw" in in_one_line(*shown)
+    assert last["at the last place"] > math.log(6) - 0.1
+    assert in_one_line(*shown).endswith(f"but {last['at the last place']:.2f} at the last place")
+
+
+def test_what_the_heads_write_adds_up_to_what_attention_gives(shown, tiny):
+    text = "Once upon a time there was"
+    ids, attention = tiny.ids(text), tiny.model.layers[3].attention
+    with torch.no_grad(), probe.recording(tiny.model, ["layers.3.attention.wo"]) as record:
+        tiny.model(ids)
+        mixed = record.inputs["layers.3.attention.wo"][0].unflatten(-1, (8, -1)).transpose(0, 1)
+        weights = probe.attention_weights(tiny.model, ids)[3][0]
+        look.head_outputs(attention, mixed, weights, tiny.words(text), 3)
+    *heads_of, whole = heights(shown[0].axes[0])
+    assert whole == pytest.approx(record.outputs["layers.3.attention.wo"][0, 3].norm().item(), rel=1e-4)
+    assert f"head {int(np.argmax(heads_of))} writes the longest vector, {max(heads_of):.1f}" in in_one_line(*shown)
+    assert names(shown[0].axes[0].get_xticklabels())[1] == "head 1\n␣upon"
 
 
 def test_the_cache_that_is_drawn_is_the_models(shown, tiny):
@@ -317,15 +352,19 @@ def test_the_cache_that_is_drawn_is_the_models(shown, tiny):
 def test_exchanged_attention_is_what_silencing_and_patching_one_by_one_give(subject):
     text = "a cat and a dog"
     places = [i for i, word in enumerate(subject.words(text)) if word == "a" or word == " a"][:2]
-    whole, without, handed, _ = models.attention_exchanged(subject, text, places)
+    whole, (without, others, handed), _ = models.attention_exchanged(subject, text, places)
     ids, model = subject.ids(text), subject.model
+    kept = [i for i in range(ids.shape[1] - 1) if i != places[0]]
+    untouched = probe.next_token_losses(model(ids), ids)[0, kept].mean()
     first = model(ids)[0, places[0]].softmax(-1)
     token = int(first.argmax())
     assert whole == pytest.approx(first[token].item(), rel=1e-4)
     for block in range(model.config.n_layers):
         with heads.without_heads(model, [(block, head) for head in range(model.config.n_heads)]):
             silenced = model(ids)[0, places[0]].softmax(-1)[token]
+            rise = probe.next_token_losses(model(ids), ids)[0, kept].mean() - untouched
         assert without[block].item() == pytest.approx(silenced.item(), rel=1e-4)
+        assert others[block].item() == pytest.approx(rise.item(), abs=1e-4)
 
         def patch(mixed):
             mixed = mixed.clone()
@@ -342,42 +381,66 @@ def test_block_3_of_tiny_says_time_and_head_1_alone_nearly_suffices(shown, tiny)
         look.handed_over("Once upon a time there was a king who had a golden bird", tiny, None)
         look.block_heads(tiny, "Once upon a", 3)
     handed, single = shown
-    assert (
-        "tiny's ' time' has 0.995, and 0.009 without block 3's attention; block 3's, handed over"
-        in in_one_line(handed)
+    assert in_one_line(handed) == (
+        "Attention handed from the first ' a' to the second: that of tiny's block 3 gives ' time' 0.95 there"
     )
+    assert handed.axes[0].get_title("left") == "tiny: without the block (dashed: 0.995)"
+    assert texts(handed.axes[0]) == ["block 3: 0.009"]
     left, right = single.axes
     assert f"keeps at least {min(heights(left)):.2f}" in in_one_line(single)
     assert f"head 1 alone is worth {max(heights(right)):.2f}" in in_one_line(single)
 
 
-def test_a_muted_token_is_as_if_its_value_were_zero(subject):
-    ids = subject.ids("Once upon a time there was a king who had a golden bird and a silver tree in a garden")
+def test_words_are_hidden_in_all_blocks(tables, tiny):
     with torch.no_grad():
-        _, (hidden, muted, same, other) = models.rises_without_tokens(
-            subject.model, ids, (5, 2), [int(ids[0, 2]), 300]
-        )
-        assert same == pytest.approx(0, abs=1e-5)
-        assert abs(other) > 1e-3
-        out_of_sight = torch.tril(torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool))
-        out_of_sight[3:, 2] = False
+        ways = look.two_ways(tiny, "Once upon a", {"one": [(3, 1)], "both": [(3, 1), (2, 1)]})
+        ids = tiny.ids("Once upon a")
+        seen = torch.tril(torch.ones(4, 4, dtype=torch.bool))
+        seen[3, 1] = seen[2, 1] = False
+        blind = dl.inference.parts.with_parts(tiny.model, attend=lambda q, k, v, mask: dl.attend(q, k, v, seen))
+        token = int(tiny.model(ids)[0, -1].argmax())
+        assert ways["both"] == pytest.approx(blind(ids)[0, -1].softmax(-1)[token].item(), abs=1e-4)
+    assert ways["both"] < 0.5 < ways["one"] < ways["nothing hidden"]
+    assert tables == [[[name, f"{share:.3f}"] for name, share in ways.items()]]
 
-        def blind(q, k, v, mask):
-            return dl.attend(q, k, v, out_of_sight)
 
-        def losses(model):
-            return probe.next_token_losses(model(ids), ids)[0, models.START :].mean().item()
+@pytest.mark.parametrize("start", [0, 1])
+def test_a_token_is_hidden_or_muted_from_a_block_on(subject, start):
+    ids = subject.ids("Once upon a time there was a king who had a golden bird and a silver tree in a garden")
+    out_of_sight = torch.tril(torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool))
+    out_of_sight[3:, 2] = False
 
-        blinded = dl.inference.parts.with_parts(subject.model, attend=blind)
-        assert hidden == pytest.approx(losses(blinded) - losses(subject.model), abs=1e-4)
+    def hide(q, k, v, mask):
+        return dl.attend(q, k, v, out_of_sight)
 
-        def mute(q, k, v, mask):
-            own, silent = dl.attend(q, k, v, None), v.clone()
-            silent[:, :, 2] = 0
-            return torch.cat([own[:, :, :3], dl.attend(q, k, silent, None)[:, :, 3:]], dim=2)
+    def mute(q, k, v, mask):
+        own, silent = dl.attend(q, k, v, None), v.clone()
+        silent[:, :, 2] = 0
+        return torch.cat([own[:, :, :3], dl.attend(q, k, silent, None)[:, :, 3:]], dim=2)
 
-        quiet = dl.inference.parts.with_parts(subject.model, attend=mute)
-        assert muted == pytest.approx(losses(quiet) - losses(subject.model), abs=1e-4)
+    def from_block(change, first):
+        changed, blocks = dl.inference.parts.with_parts(subject.model, attend=change), subject.model.layers
+        for block in range(first):
+            changed.layers[block] = blocks[block]
+        return changed
+
+    def losses(model):
+        return probe.next_token_losses(model(ids), ids)[0, models.START :].mean().item()
+
+    with torch.no_grad():
+        whole = losses(subject.model)
+        (_, costs), sizes = sinks.rises_without_tokens(subject.model, ids, (5, 2), start)
+        expected = [losses(from_block(*way)) - whole for way in ((hide, 0), (hide, start), (mute, start))]
+        assert costs == pytest.approx(expected, abs=1e-4)
+        assert torch.allclose(sizes[1], sinks.lengths_by_block(from_block(hide, 0), ids)[0], atol=1e-4)
+
+
+def test_the_likeness_of_a_value_is_the_least_mean_cosine(subject):
+    ids = subject.ids("Once upon a time there was a king")
+    with torch.no_grad():
+        own = int(ids[0, 2])
+        assert sinks.value_cosines(subject.model, ids, 2, [own], 0) == pytest.approx(1, abs=1e-5)
+        assert sinks.value_cosines(subject.model, ids, 2, [own, 300], 0) < 0.99
 
 
 def test_kinds_of_heads_are_mean_weights():
@@ -401,6 +464,7 @@ def test_every_look_copes_with_one_and_with_two_models(shown, tables, subject):
             look.copying_heads(*subjects)
     assert len(shown) == 8
     assert [len(rows) for rows in tables] == [3, 1, 3, 3, 2]
+    assert {len(row) for rows in (tables[0], tables[2], tables[3]) for row in rows} == {8}
     assert all("other" in in_one_line(figure) for figure in shown[4:])
 
 
@@ -414,7 +478,7 @@ def test_sharing_says_bytes_and_users(tiny):
 
 def test_the_roofline_says_how_much_of_the_card_is_used(shown):
     look.cache_roofline({"small": 1, "large": 8})
-    assert in_one_line(*shown).startswith(f"Even large's cache lets an H100 use {8 * 3.35e12 / 989e12:.1%}")
+    assert in_one_line(*shown).startswith(f"Attention over its cache can use {8 * 3.35e12 / 989e12:.1%}")
 
 
 def test_silenced_copying_heads_are_those_above_the_threshold_or_the_best():
@@ -426,18 +490,20 @@ def test_silenced_copying_heads_are_those_above_the_threshold_or_the_best():
     assert len({tuple(chosen) for chosen in drawn}) > 1
 
 
-def test_copying_is_silenced_with_controls(shown, tables, subject):
+def test_copying_is_silenced_with_controls(tables, subject):
     with torch.no_grad():
         look.copying_silenced(
             subject, "A miller had three sons and one donkey. When he was old he called them", draws=2
         )
-    (figure,) = shown
-    blocks, n_heads = subject.model.config.n_layers, subject.model.config.n_heads
-    labels = names(figure.axes[0].get_yticklabels())
-    assert labels[-blocks:] == [f"all heads of block {block}" for block in range(blocks)]
-    assert sum("others, 2 draws" in label for label in labels) == 2
-    assert len(tables[0]) == blocks
-    assert n_heads > 2
+        model, (tokens, periods) = subject.model, further.repeats_for(subject)
+        with heads.without_heads(model, [(1, head) for head in range(model.config.n_heads)]):
+            silenced = heads.repeat_losses(model, tokens, periods)[1]
+        rise = silenced - heads.repeat_losses(model, tokens, periods)[1]
+    (rows,) = tables
+    blocks = model.config.n_layers
+    assert [row[0] for row in rows[-blocks:]] == [f"block {block}, all heads" for block in range(blocks)]
+    assert sum("others, 2 draws" in row[0] for row in rows) == 2
+    assert rows[-blocks + 1][1] == f"{rise:+.2f}"
 
 
 def test_even_weights_are_all_of_what_a_head_may_attend_to():
@@ -463,19 +529,22 @@ def test_an_interval_is_that_of_paired_differences():
     assert further.half_interval(differences).item() == pytest.approx(2.776 * 2.5**0.5 / 5**0.5, rel=1e-4)
 
 
-def test_each_silenced_head_is_compared_with_its_neighbours(shown, subject):
+def test_each_silenced_head_is_compared_with_its_neighbours(shown, subject, capsys):
     with torch.no_grad():
         look.each_head_silenced(subject, windows=3, length=24)
     left, right = shown[0].axes
     dots = [line[0] for line in lines(left) if len(line) == 1]
-    assert f"costs most, {max(dots):.3f}" in in_one_line(*shown)
+    assert f"costs more than {max(dots):.3f} nats, a whole block up to {max(heights(right)):.2f}" in in_one_line(
+        *shown
+    )
+    assert "more than the mean of its block's others" in capsys.readouterr().out
     assert len(dots) == subject.model.config.n_layers * subject.model.config.n_heads
     assert len(heights(right)) == subject.model.config.n_layers
 
 
 def test_the_circuits_curves_are_those_that_were_kept(shown, tables):
     means = look.circuit_forming()
-    assert f"Two blocks predict {means['two blocks']:.0%}" in in_one_line(*shown)
+    assert f"within 60 steps, at the end {means['two blocks']:.0%}; with one" in in_one_line(*shown)
     two = [line for line in lines(shown[0].axes[0]) if line[-1] > 90]
     assert len(two) == 5
     assert [row[0] for row in tables[0]] == ["two blocks", "one block", "one block, always 12"]

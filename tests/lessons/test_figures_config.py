@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import inspect
 import itertools
 import random
 import weakref
@@ -16,13 +17,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 import decoding_llama3 as dl
+from decoding_llama3 import config_files, config_schema
 from decoding_llama3.inference.data import data_directory
 from decoding_llama3.inspect import probe
 from decoding_llama3.lessons import style
 from decoding_llama3.lessons.figures import config as figures
 from decoding_llama3.lessons.figures import config_models, config_scale
 from decoding_llama3.lessons.looks import config as look
-from decoding_llama3.lessons.looks.config import building, drawing, memory, models
+from decoding_llama3.lessons.looks.config import building, drawing, memory, models, names
 from decoding_llama3.lessons.subject import Subject
 
 FIELDS = ["dim", "n_layers", "n_kv_heads", "hidden_dim", "vocab_size", "tokens", "texts"]
@@ -72,7 +74,7 @@ def load(weights=3e9, cache=1e9, card=24e9, cards=1):
 @pytest.mark.parametrize("name", dl.PRESETS)
 def test_areas_are_the_parameters(name):
     c = dl.LlamaConfig.from_preset(name)
-    tower, block, *_ = config_scale.draw_to_scale(c, load(), "title").axes
+    tower, block, *_ = config_scale.draw_to_scale(c, "title", load()).axes
     area = sum(length * thick for length, thick in strips(tower).values())
     assert area + (2 * c.n_layers + 1) * c.dim == c.n_params  # the norms are not drawn
     assert {name: length for name, (length, _) in strips(block).items()} == config_scale.strips(c)
@@ -90,13 +92,13 @@ def test_strips_have_the_shapes_of_the_matrices(model):
 
 def test_the_model_before_is_dashed():
     c = dl.LlamaConfig.from_preset("llama3-8b")
-    tower = config_scale.draw_to_scale(c, load(), "title", before=dataclasses.replace(c, n_layers=3)).axes[0]
+    tower = config_scale.draw_to_scale(c, "title", load(), before=dataclasses.replace(c, n_layers=3)).axes[0]
     assert dashed(tower) == [(128_256, 4096), (53_248, 3 * 4096), (128_256, 4096)]
 
 
 def test_words_name_the_fields_and_the_card():
     c = dl.LlamaConfig.from_preset("llama3.2-1b")
-    tower, _, fields, card = config_scale.draw_to_scale(c, load(100e9, 20e9, 80e9, 2), "title").axes
+    tower, _, fields, card = config_scale.draw_to_scale(c, "title", load(100e9, 20e9, 80e9, 2)).axes
     assert {"output: the embedding once more", "16\nblocks", "embedding: 128,256 rows of 2,048"} <= set(
         texts(tower)
     )
@@ -106,6 +108,19 @@ def test_words_name_the_fields_and_the_card():
     assert texts(card) == ["weights in bfloat16: 100.0 GB", "cache of 1 text of 10 tokens: 20.0 GB"]
     assert card.get_xlabel() == "2 graphics cards of 80 GB each"
     assert len(dashed(card)) == 2
+    assert len(config_scale.draw_to_scale(c, "title").axes) == 3  # without a load there is no card
+
+
+def test_what_does_not_fit_a_card_is_red():
+    c = shrink("llama3-8b")
+    card = config_scale.draw_to_scale(c, "title", load(20e9, 14e9, 24e9, 1)).axes[3]
+    (over,) = (patch for patch in card.patches if patch.get_gid() == "too much")
+    assert (over.get_x(), over.get_width()) == (24, 10)
+    assert to_hex(over.get_edgecolor()) == style.WRONG.lower() == card.xaxis.label.get_color().lower()
+    assert card.get_xlabel() == "a graphics card of 24 GB: 10.0 GB too much"
+    assert card.get_xlim()[1] > 34
+    fits = config_scale.draw_to_scale(c, "title", load(20e9, 4e9, 24e9, 1)).axes[3]
+    assert fits.get_xlabel() == "a graphics card of 24 GB"
 
 
 @pytest.mark.parametrize(
@@ -120,11 +135,18 @@ def test_the_square_beside_a_tower_is_a_round_number(n_params, area):
     assert config_scale.round_area(n_params) == area
 
 
+@pytest.mark.parametrize(("count", "words"), [(10_000, "10,000"), (10**7, "10 million"), (10**9, "1 billion")])
+def test_round_numbers_in_words(count, words):
+    assert config_scale.in_words(count) == words
+
+
 def test_towers_stand_side_by_side_with_their_words():
     c = shrink("llama3-8b")
     figure = config_scale.draw_towers({"one": (c, "1 million"), "two": (c, "2 million")}, "title")
     assert [ax.get_title() for ax in figure.axes] == ["one\n1 million", "two\n2 million"]
     assert strips(figure.axes[0])["embedding"] == (c.vocab_size, c.dim)
+    said = [text.get_text() for text in figure.axes[0].findobj(plt.Text)]
+    assert config_scale.in_words(config_scale.round_area(c.n_params)) in said
 
 
 def test_matrices_say_their_sides_and_counts():
@@ -166,19 +188,53 @@ def test_the_width_rule_marks_what_is_rounded():
 
 
 def test_a_ladder_has_a_line_per_token_at_each_stage():
-    (ax,) = figures.draw_shapes_by_step({"m": [("ids", 1), ("rows", 6), ("output", 20)]}, 3, "title").axes
-    lengths = [[segment[1][0] for segment in bundle.get_segments()] for bundle in ax.collections]
-    assert lengths == [[1] * 3, [6] * 3, [20] * 3]
-    assert texts(ax) == ["3 ids", "3 x 6", "3 x 20"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["ids", "rows", "output"]
+    stage = figures.Rung
+    stages = [
+        stage("ids", (1,)),
+        stage("rows", (6,)),
+        stage("wq, wk", (4, 2), inside=True),
+        stage("wo", (6,), added=True, inside=True),
+        stage("output", (20,)),
+    ]
+    (ax,) = figures.draw_shapes_by_step({"m": (stages, 7)}, 3, "title").axes
+    spans = [
+        [(segment[0][0], segment[1][0]) for segment in bundle.get_segments()] for bundle in ax.collections[:6]
+    ]
+    assert [{round(end - start, 6) for start, end in bundle} for bundle in spans] == [
+        {1},
+        {6},
+        {4},
+        {2},
+        {6},
+        {20},
+    ]
+    assert all(len(bundle) == 3 for bundle in spans)
+    assert spans[3][0][0] > spans[2][0][1]  # side by side
+    heights = [{y for segment in bundle.get_segments() for _, y in segment} for bundle in ax.collections[:6]]
+    assert heights[2] == heights[3]
+    assert set(texts(ax)) == {
+        "3 ids", "3 x 6", "3 x 4, 3 x 2", "3 x 20", "+", "one of 7 blocks", "the last token"
+    }  # fmt: skip
+    plus = [text.get_position()[1] for text in ax.texts if text.get_text() == "+"]
+    assert plus == [3.33]
+    (stream,) = ax.lines
+    assert min(stream.get_ydata()) < 2 < plus[0] < max(stream.get_ydata())
+    assert to_hex(ax.collections[0].get_colors()[-1]) == style.MARKED.lower()
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["ids", "rows", "wq, wk", "wo", "output"]
+    assert ax.get_title("left") == "m, at its own scale"
 
 
 def test_swept_fields_show_the_rise_over_the_trained_value():
-    sweep = {"eps": (0.1, {1.0: 5.0, 0.1: 3.0}), "n_heads": (4, {4: 3.0, 2: 3.5})}
+    sweep = {
+        "eps": (0.1, {1.0: [5.0, 7.0], 0.1: [3.0, 4.0]}),
+        "n_heads": (4, {4: [3.0, 4.0], 2: [3.5, 3.5]}),
+    }
     figure = config_models.draw_swept_fields({"tiny": sweep}, "title")
     eps, heads = figure.axes
-    assert lines(eps)[:2] == [[0, 2], [0]]
-    assert lines(heads)[:2] == [[0.5, 0], [0]]
+    mean, first, second, mark, _ = lines(eps)
+    assert (mean, first, second, mark) == ([0, 2.5], [0, 2], [0, 3], [0])
+    assert lines(heads)[:3] == [[0, 0], [0.5, 0], [-0.5, 0]]
+    assert eps.get_ylim() == heads.get_ylim()
     assert heads.get_title("left") == "n_heads, trained: 4"
 
 
@@ -186,8 +242,9 @@ def test_the_order_of_learning_has_shares_and_losses():
     panel = ["bytes", "1 to 9"], [0.25, 0.75], [float("nan"), 3.14]
     shares, losses = config_models.draw_learned_order({"tiny": panel}, "title").axes
     assert (widths(shares), widths(losses)) == ([0.25, 0.75], [0, 3.14])
+    assert (shares.get_xlabel(), losses.get_xlabel()) == ("share of the text's bytes", "loss (nats per byte)")
     assert texts(shares) == [" 25%", " 75%"]
-    assert texts(losses) == [" none in this text", " 3.1"]
+    assert texts(losses) == [" none in this text", " 3.14"]
     assert to_hex(losses.patches[0].get_facecolor()) == style.MODEL_COLOURS["tiny"].lower()
 
 
@@ -203,20 +260,25 @@ def test_what_lies_beyond_training_is_shaded():
 
 def test_memory_is_stacked_in_order():
     needs = {"weights": [1, 1], "cache": [2, 4]}
-    formats, stack = config_models.draw_memory_need({"float32": 4, "int8": 1}, (10, 20), needs, "title").axes
+    formats, stack = config_models.draw_memory_need(
+        {"float32": 4, "int8": 1}, (10, 20), needs, 1234.5, "title"
+    ).axes
     assert widths(formats) == [4, 1]
     assert heights(stack) == [[1, 1], [2, 4]]
     assert [bar.get_y() for bar in stack.containers[1]] == [1, 1]
-    assert "a card of 24 GB" in texts(stack)
+    assert {"a card of 24 GB", "never written down:\nscores, 1,234 GB"} <= set(texts(stack))
 
 
-def test_equal_work_names_each_shape():
+def test_equal_work_names_each_shape_and_draws_what_was_read():
     groups = {"depth": {"3 x 8": 1.5, "6 x 4": 1.6}, "size": {"9 x 9": 1.9}}
-    dots, pairs = config_models.draw_equal_work(groups, {"little": (2.0, 1.5), "much": (1.2, 1.1)}, "title").axes
-    assert [line.get_xdata()[0] for line in dots.lines] == [1.5, 1.6, 1.9]
+    read = {"narrow": {2e6: 1.8, 4e6: 1.5}, "broad": {1e6: 2.0}}
+    dots, by_tokens = config_models.draw_equal_work(groups, 1.7, read, "title").axes
+    assert [np.unique(line.get_xdata()).tolist() for line in dots.lines] == [[1.7], [1.5], [1.6], [1.9]]
     assert [label.get_text() for label in dots.get_yticklabels()] == ["3 x 8", "6 x 4", "9 x 9"]
-    assert "depth" in texts(dots)
-    assert texts(pairs) == ["little:\n-0.500", "much:\n-0.100"]
+    assert {"depth", "size", "  1.500"} <= set(texts(dots))
+    assert lines(by_tokens) == [[1.8, 1.5], [2.0]]
+    assert [line.get_xdata().tolist() for line in by_tokens.lines] == [[2, 4], [1]]
+    assert [text.get_text() for text in by_tokens.get_legend().get_texts()] == ["narrow", "broad"]
 
 
 @pytest.fixture
@@ -230,7 +292,7 @@ def shown(monkeypatch):
 
     for module in (building, drawing, memory, models):
         monkeypatch.setattr(module, "show_figure", keep)
-    for module in (building, models):
+    for module in (building, models, names):
         monkeypatch.setattr(
             module, "show_table", lambda rows, header, caption="": kept.append((caption, list(rows)))
         )
@@ -249,7 +311,7 @@ def test_the_drawing_says_its_numbers(shown):
     ((title, figure),) = shown
     blocks = sum(a * b for name, (a, b) in strips(figure.axes[0]).items() if name.startswith("w"))
     assert title == f"Llama 3 8B: 8,030,261,248 parameters, {blocks / c.n_params:.0%} of them in its 32 blocks"
-    assert np.allclose(widths(figure.axes[3]), [2 * c.n_params / 1e9, c.kv_cache_bytes(8192) / 1e9])
+    assert len(figure.axes) == 3
 
 
 def test_a_block_has_its_two_norms():
@@ -270,6 +332,7 @@ def test_a_moved_field_changes_what_it_should():
     longer = look.moved(c, "tokens", 16)
     assert title_of(longer) == "tokens 131,072: 8.03 billion parameters (+0.00), 33.2 GB with the cache"
     assert np.isclose(widths(longer.axes[3])[1], c.kv_cache_bytes(131_072) / 1e9)
+    assert longer.axes[3].get_xlabel() == "a graphics card of 24 GB: 9.2 GB too much"
     assert np.isclose(widths(look.moved(c, "texts", 4).axes[3])[1], 4 * c.kv_cache_bytes(8192) / 1e9)
 
 
@@ -342,7 +405,7 @@ def test_matrices_are_counted_in_the_title(shown):
 def test_the_width_is_the_rules(shown):
     look.width_rule(4096, 1.3, 1024, 256)
     ((title, figure),) = shown
-    assert title == "Rounded up to a multiple of 1,024, the width is 14,336: 138 more"
+    assert title == "14,198 is rounded up to 14,336, a multiple of 1,024"
     plain, by_1024, by_256, marked = lines(figure.axes[0])
     assert all(y % 1024 == 0 for y in by_1024)
     assert all(0 <= y - x < 256 for x, y in zip(plain, by_256, strict=True))
@@ -356,12 +419,18 @@ def test_a_ladder_has_the_shapes_that_run(shown, subject):
     n = subject.ids("a bird").shape[1]
     ((title, figure),) = shown
     assert title.startswith(f"{n} tokens are {n} rows all the way")
-    assert texts(figure.axes[1])[-1] == f"{n} x 128,256"
-    assert f"{n} x 14,336" in texts(figure.axes[1])
-    with probe.recording(subject.model, building.STAGES) as record:
+    assert f"{n} x 128,256" in texts(figure.axes[1])
+    assert f"{n} x 14,336, {n} x 14,336" in texts(figure.axes[1])
+    places = [place for group in building.STAGES.values() for place in group]
+    with probe.recording(subject.model, places) as record:
         subject.model(subject.ids("a bird"))
-    found = [f"{n} x {record.outputs[stage].shape[-1]:,}" for stage in building.STAGES]
-    assert texts(figure.axes[0])[1:] == found
+    found = [
+        ", ".join(f"{n} x {record.outputs[place].shape[-1]:,}" for place in group)
+        for group in building.STAGES.values()
+    ]
+    assert [text for text in texts(figure.axes[0]) if text.startswith(f"{n} x")] == found
+    assert f"one of {c.n_layers} blocks" in texts(figure.axes[1])
+    assert texts(figure.axes[0]).count("+") == 2
 
 
 def test_a_changed_field_is_refused_does_not_load_or_runs(shown, subject):
@@ -381,14 +450,24 @@ def test_a_changed_field_is_refused_does_not_load_or_runs(shown, subject):
 def test_the_nearest_rows_are_the_nearest(shown, subject):
     look.nearest_rows("Once upon a time there was a king", subject, None, words=1)
     ((_, rows),) = shown
-    ((name, word, near, distance, _, _),) = rows
+    ((name, word, near, cosine, chance),) = rows
     table, tokenizer = subject.model.tok_embeddings.weight, subject.tokenizer
     (king,) = tokenizer.encode(" king")
     ordinary = [i for i in range(256, tokenizer.bos_id) if i != king]
-    distances = torch.stack([(table[i] - table[king]).norm() for i in ordinary])
+    cosines = torch.stack([torch.cosine_similarity(table[i], table[king], dim=0) for i in ordinary])
     assert (name, word) == ("random", "' king'")
-    assert near.startswith(repr(tokenizer.decode([ordinary[int(distances.argmin())]])))
-    assert distance == f"{distances.min() / distances.median():.2f}"
+    assert near.startswith(repr(tokenizer.decode([ordinary[int(cosines.argmax())]])))
+    assert cosine == f"{cosines.max():.2f}"
+    low, high = map(float, chance.split(" to "))
+    assert 0.5 * cosines.max() < low <= high < min(1, 1.5 * cosines.max())  # here the table is one of chance
+
+
+def test_a_table_drawn_anew_keeps_the_values_of_each_feature():
+    table = torch.tensor([[1.0, 10], [2, 20], [3, 30]]).repeat(50, 1)
+    anew = models._drawn_anew(table, torch.Generator().manual_seed(0))
+    assert anew[:, 0].unique().tolist() == [1, 2, 3]
+    assert anew[:, 1].unique().tolist() == [10, 20, 30]
+    assert not torch.equal(10 * anew[:, 0], anew[:, 1])
 
 
 def test_a_text_without_long_words_is_answered_too(shown, subject):
@@ -405,24 +484,41 @@ def test_every_look_copes_with_one_and_with_two_models(shown, subject):
 
 
 def test_titles_say_what_is_drawn_of_models(shown, subject):
-    best = look.swept_fields(subject)
+    rises = look.swept_fields(subject)
     look.learned_order(subject)
     by_context = look.context_lengths(subject)
     (sweep, swept), (order, learned), (context, _) = shown
-    theta = swept.axes[0].lines[0]
-    lowest = theta.get_xdata()[int(np.argmin(theta.get_ydata()))]
-    assert best["rope_theta"] == lowest
-    assert f"random's at theta {lowest:,.0f}, trained with 500,000" in sweep
-    assert order == f"The first 250 pieces make {widths(learned.axes[0])[1]:.0%} of the text in random's tokens"
+    theta, heads = swept.axes[0].lines[0], swept.axes[2].lines[0]
+    drawn = dict(zip(theta.get_xdata(), theta.get_ydata(), strict=True))
+    assert rises["rope_theta"] == pytest.approx(drawn)
+    assert f"Ten times theta raises the loss by {drawn[5_000_000]:.2f} (random)" in sweep
+    trained = subject.model.config.n_heads
+    others = [y for x, y in zip(heads.get_xdata(), heads.get_ydata(), strict=True) if x != trained]
+    assert f"another n_heads by {min(others):.1f} (random) or more" in sweep
+    assert order == f"The first 250 pieces make {widths(learned.axes[0])[1]:.0%} of a text for random"
     assert np.isclose(sum(widths(learned.axes[0])), 1)
     worth = by_context[0] - min(by_context.values())
     assert f"{worth:.1f} nats per token to random" in context
 
 
-def test_the_weights_remember_what_they_were_trained_with(shown):
+def test_shares_are_of_bytes_and_losses_per_byte(shown, subject):
+    look.learned_order(subject)
+    shares, losses = shown[0][1].axes
+    tokenizer, ids = subject.tokenizer, models.held_out_ids(subject.model, subject.tokenizer)
+    text = models.held_out_text().encode()
+    single = sum(len(tokenizer.token_bytes(i)) == 1 for i in tokenizer.encode(text.decode()))
+    assert np.isclose(widths(shares)[0], single / len(text))
+    found = probe.next_token_losses(subject.model(ids), ids).flatten()
+    alone = torch.tensor([len(tokenizer.token_bytes(int(i))) == 1 for i in ids[:, 1:].flatten()])
+    assert np.isclose(widths(losses)[0], found[alone].mean().item(), rtol=1e-4)
+
+
+def test_the_weights_remember_about_what_they_were_trained_with(shown):
     model = dl.load_model("tiny").requires_grad_(False)
-    best = look.swept_fields(Subject("tiny", model, dl.load_tokenizer("tiny")))
-    assert (best["rope_theta"], best["n_heads"]) == (model.config.rope_theta, model.config.n_heads)
+    rises = look.swept_fields(Subject("tiny", model, dl.load_tokenizer("tiny")))
+    theta, trained = rises["rope_theta"], model.config.rope_theta
+    assert max(abs(theta[trained / 2]), abs(theta[2 * trained])) < 0.1 < theta[trained / 10]
+    assert min(rise for heads, rise in rises["n_heads"].items() if heads != model.config.n_heads) > 1
 
 
 def test_a_window_is_the_same_tokens_whatever_stands_before(subject):
@@ -483,14 +579,16 @@ def test_memory_is_that_of_the_configuration(shown):
 def test_equal_work_says_how_far_shapes_lie_apart(shown, capsys):
     apart = look.equal_work()
     ((title, figure),) = shown
-    dots = [line.get_xdata()[0] for line in figure.axes[0].lines]
-    gaps = [max(group) - min(group) for group in (dots[:4], dots[4:7], dots[7:])]
-    assert list(apart.values()) == gaps
-    assert all(f"{gap:.3f}" in title for gap in gaps)
-    first, narrow, second = capsys.readouterr().out.split("; ")
-    assert first == "6 x 256: 1.768 after 1.23 million tokens"
-    assert narrow == "6 x 192: 1.682 after 2.03 million tokens"
-    assert second == "6 x 256: 1.640 after 2.46 million tokens\n"
+    own, *dots = [line.get_xdata()[0] for line in figure.axes[0].lines]
+    assert own == dots[0] == 1.6398
+    pairs = [dots[:2], dots[2:4], dots[4:6], dots[6:8]]
+    assert list(apart.values()) == [max(own, *pair) - min(own, *pair) for pair in pairs]
+    best = [label.get_text() for label in figure.axes[0].get_yticklabels()][int(np.argmin(dots))]
+    assert title.startswith(f"At equal work '{best}' has learned most; depth against width makes 0.007 bits")
+    assert lines(figure.axes[1]) == [[1.7677, 1.6398, 1.4378], [1.6823, 1.5606], [1.8487, 1.7025]]
+    assert capsys.readouterr().out == (
+        "vocabulary 8,192 is ahead of 4,096 by 0.026 bits per byte, and after four times the work by 0.009\n"
+    )
 
 
 def test_tying_saves_a_table():
@@ -501,6 +599,32 @@ def test_tying_saves_a_table():
 def ablation_runs():
     with (data_directory() / "ablations" / "runs.csv").open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def test_every_field_has_its_names(shown):
+    look.names_elsewhere()
+    ((_, rows),) = shown
+    assert [row[0] for row in rows] == [field.name for field in dataclasses.fields(dl.LlamaConfig)]
+    assert ["hidden_dim", "multiple_of, ffn_dim_multiplier", "intermediate_size"] in rows
+    assert ["max_seq_len", "-", "max_position_embeddings"] in rows
+
+
+def test_names_are_those_that_are_read():
+    known = "".join(inspect.getsource(module) for module in (config_files, config_schema))
+    for metas, theirs in names.ELSEWHERE.values():
+        assert f'"{theirs}"' in known
+        assert all(f'"{meta}"' in known for meta in metas.split(", ") if meta)
+
+
+def test_the_class_is_shown_without_its_readers(monkeypatch):
+    kept = []
+    monkeypatch.setattr(names, "display", lambda shown: kept.append(shown.data))
+    look.show_class()
+    (text,) = kept
+    assert all(f"    {field.name}: " in text for field in dataclasses.fields(dl.LlamaConfig))
+    assert "def __post_init__" in text
+    assert text.rstrip("`\n").endswith("return vocabulary + self.n_layers * layer + self.dim")
+    assert "from_preset" not in text
 
 
 def test_hugging_face_counts_the_same(capsys):

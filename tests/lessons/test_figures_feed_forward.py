@@ -14,8 +14,9 @@ from matplotlib.colors import to_hex
 
 import decoding_llama3 as dl
 from decoding_llama3.experiments import ablation
+from decoding_llama3.experiments.ablation import parts
 from decoding_llama3.inspect import probe
-from decoding_llama3.lessons import style
+from decoding_llama3.lessons import show, style
 from decoding_llama3.lessons.figures import feed_forward as figures
 from decoding_llama3.lessons.figures import feed_forward_models as model_figures
 from decoding_llama3.lessons.looks import feed_forward as look
@@ -72,6 +73,7 @@ def test_a_passage_draws_each_number_and_marks_the_lit_features():
     assert mark.get_xy() == (1.5, -0.5)  # the third square of the first row
     assert to_hex(mark.get_edgecolor()) == style.MARKED.lower()
     assert not named(figure, "gate").patches
+    assert texts(named(figure, "h")) == ["2"]  # the number of the feature beside its mark
     assert "2: h = -2.9 pushes 'time'" in [text.get_text() for text in figure.texts]
     assert figure.get_suptitle() == "a title"
 
@@ -81,6 +83,7 @@ def test_hinges_draw_the_target_and_each_curve():
     (ax,) = figures.draw_hinges(x, {"4 ReLUs": x + 1, "2 gated": x * x}, 1.0, "title").axes
     assert lines(ax) == [[1, 0, 4], [0, 1, 3], [1, 0, 4]]
     assert texts(ax) == ["fitted here", "4 ReLUs", "2 gated"]
+    assert [to_hex(line.get_color()) for line in ax.lines[1:]] == [style.WRONG.lower(), style.GATE.lower()]
 
 
 def test_a_row_product_has_a_bar_for_each_product():
@@ -105,15 +108,21 @@ def test_a_toy_gate_says_every_number():
     assert np.allclose(heights(gate), [0, 1.7616], atol=1e-4)
     assert np.allclose(heights(product), [0, -1.7616], atol=1e-4)
     assert texts(product) == ["0", "-1.76"]
+    assert len({ax.get_ylim() for ax in figure.axes}) == 1  # one scale, one line at zero
 
 
 def test_a_machine_writes_every_number_under_its_letter():
     stages = {"x": [3, 4], "g": [1], "silu(g)": [0.73106], "u": [2], "h": [1.4621], "y": [7]}
     (ax,) = figures.draw_machine(stages, "title").axes
-    assert [t for t in texts(ax) if t not in "×=→"] == [
-        "x", "3", "4", "g", "1", "silu(g)", "0.7311", "u", "2", "h", "1.462", "y", "7"
-    ]  # fmt: skip
+    said = texts(ax)
+    assert said[:13] == ["x", "3", "4", "g", "1", "silu(g)", "0.7311", "u", "2", "h", "1.462", "y", "7"]
     assert len(ax.patches) == 7
+    at = {text.get_text(): text.get_position() for text in ax.texts}
+    assert at["g"][1] == at["silu(g)"][1] > at["x"][1] > at["u"][1]  # two tracks, both from x
+    arrows = [(text.arrow_patch, text.xyann, text.xy) for text in ax.texts if getattr(text, "arrow_patch", None)]
+    starts = [start for _, start, _ in arrows if abs(start[0] - at["x"][0]) < 0.5]
+    assert len(starts) == 2
+    assert {"$W_{gate}$", "$W_{up}$", "×", "$W_{down}$"} <= set(said)
 
 
 def test_paired_draws_a_dot_for_each_feature_and_numbers_the_lit():
@@ -127,33 +136,42 @@ def test_paired_draws_a_dot_for_each_feature_and_numbers_the_lit():
 
 def test_alone_shades_by_the_root_of_what_moved():
     moved = {"attention": torch.tensor([[4.0, 1.0], [0.0, 4.0]]), "feed-forward": torch.eye(2)}
-    left, right = figures.draw_alone(moved, ["one", "two"], "title").axes
+    left, right, bar = figures.draw_alone(moved, ["one", "two"], "title").axes
+    assert [label.get_text() for label in bar.get_yticklabels()] == ["not at all", "most"]
+    assert (left.get_xlabel(), left.get_ylabel()) == ("this token is changed", "the result of this one moves")
     assert np.asarray(left.images[0].get_array()).tolist() == [[1, 0.5], [0, 1]]
     assert np.asarray(right.images[0].get_array()).tolist() == [[1, 0], [0, 1]]
     assert [label.get_text() for label in left.get_xticklabels()] == ["one", "two"]
     assert right.get_title("left") == "feed-forward"
 
 
-def test_hidden_widths_are_bars_with_their_numbers():
-    (ax,) = figures.draw_hidden_widths({"4 · dim": 4000, "times 2/3": 2666}, "title").axes
-    assert [bar.get_width() for bar in ax.containers[0]] == [4000, 2666]
-    assert texts(ax) == ["4,000", "2,666"]
-    assert [label.get_text() for label in ax.get_yticklabels()] == ["4 · dim", "times 2/3"]
+def test_gate_curves_have_a_panel_each_on_one_scale():
+    z = torch.tensor([-1.0, 0.0, 1.0])
+    figure = figures.draw_gate_curves(z, {"none": z, "SwiGLU: SiLU": F.silu(z)}, "title")
+    none, silu = figure.axes
+    assert lines(none)[-1] == [-1, 0, 1]
+    assert np.allclose(lines(silu)[-1], F.silu(z))
+    assert [ax.get_title("left") for ax in figure.axes] == ["none", "SwiGLU: SiLU"]
+    assert to_hex(silu.lines[-1].get_color()) == style.GATE.lower() != to_hex(none.lines[-1].get_color())
+    assert none.get_ylim() == silu.get_ylim()
 
 
-def test_a_table_has_three_bars_for_each_block():
+def test_a_table_has_four_bars_for_each_block():
     rises = {
         "silenced": torch.tensor([[4.0], [1.0]]),
+        "one": torch.tensor([[3.0], [0.5]]),
         "of others": torch.tensor([[5.0, 7.0], [1.0, 2.0]]),
         "own": torch.tensor([[0.25], [-0.5]]),
     }
-    (ax,) = model_figures.draw_as_table({"tiny": ([0, 3], rises)}, "title").axes
-    assert heights(ax) == [4, 1, 6, 1.5, 0.25, -0.5]
-    spans = [segment[:, 1].tolist() for segment in ax.collections[1].get_segments()]
-    assert spans == [[5, 7], [1, 2]]
-    assert texts(ax) == ["+0.25"]  # of the first block
-    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "3"]
-    assert ax.get_title("left") == "tiny"
+    left, right = model_figures.draw_as_table({"tiny": ([0, 3], rises)}, "title").axes
+    assert heights(left) == [4, 3, 6, 0.25]
+    assert heights(right) == [1, 0.5, 1.5, -0.5]
+    assert left.collections[2].get_segments()[0][:, 1].tolist() == [5, 7]
+    assert right.collections[2].get_segments()[0][:, 1].tolist() == [1, 2]
+    assert texts(left) == ["+4.0", "+3.0", "+6.0", "+0.25"]  # of the first block
+    assert [[label.get_text() for label in ax.get_xticklabels()] for ax in (left, right)] == [["0"], ["3"]]
+    assert left.get_title("left") == "tiny"
+    assert to_hex(left.containers[-1][0].get_facecolor()) == style.FEED_FORWARD.lower()
 
 
 def test_gates_are_counted_on_both_sides_of_zero():
@@ -162,7 +180,7 @@ def test_gates_are_counted_on_both_sides_of_zero():
     areas = [sum(bar.get_height() * bar.get_width() for bar in bars) for bars in ax.containers]
     assert np.allclose(areas, [0.75, 0.25])
     assert to_hex(ax.containers[0][0].get_facecolor()) == style.GATE.lower()
-    assert texts(ax) == ["75% of the gates,\n20% of the sum of |h|"]
+    assert texts(ax) == ["75% of the gates,\n20% of the squares of h"]
 
 
 def test_few_has_a_line_for_each_draw_of_each_way():
@@ -176,7 +194,8 @@ def test_few_has_a_line_for_each_draw_of_each_way():
 
 def test_text_stands_on_the_colour_of_its_value():
     values = torch.tensor([2.0, -2.0, 0.0])
-    (ax,) = model_figures.draw_text(values, ["ab", " c", "\n"], "title").axes
+    ax, bar = model_figures.draw_text(values, ["ab", " c", "\n"], "title").axes
+    assert [label.get_text() for label in bar.get_xticklabels()] == ["-2.0", "+0.0", "+2.0"]
     assert "".join(texts(ax)) == "ab c⏎"
     red, blue, white = (np.array(patch.get_facecolor()[:3]) for patch in ax.patches)
     assert red[0] > red[2]
@@ -196,9 +215,11 @@ def test_sinking_has_a_dot_for_each_token_and_control():
 def test_silenced_pushers_lie_beside_their_controls():
     others = {"drawn by chance": torch.tensor([[0.9, 0.8]]), "that write as much": torch.tensor([[0.9, 0.7]])}
     (ax,) = model_figures.draw_pushers_silenced({"tiny": ((0, 5), [0.9, 0.1], others)}, "' time'", "title").axes
-    assert np.allclose(lines(ax), [[0.9, 0.8], [0.9, 0.7], [0.9, 0.1]])
+    assert np.allclose(lines(ax)[:3], [[0.9, 0.8], [0.9, 0.7], [0.9, 0.1]])
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "5"]
     assert ax.get_ylabel() == "probability of ' time'"
+    assert ax.get_yscale() == "logit"  # equal steps are equal steps of the log odds
+    assert "0.5" in [label.get_text() for label in ax.get_yticklabels()]
 
 
 # --- what a notebook shows: titles have the numbers that are drawn, for any model
@@ -259,7 +280,8 @@ def test_the_whole_says_how_many_are_lit_and_what_the_strongest_pushes(shown, su
     assert f"in block 1: {len(lit)} of {len(h)} hidden features" in title
     assert len(named(figure, "h").patches) == len(lit)
     says = [text.get_text() for text in figure.texts if "h = " in text.get_text()]
-    assert len(says) == 5
+    assert len(says) == min(5, len(lit))
+    assert texts(named(figure, "h")) == [line.split(":")[0] for line in says]
     assert says[0].startswith(f"{strongest}: h = {h[strongest]:+.1f} pushes ")
     # the word it names is the one that its column, times h, raises most
     part, output = subject.model.layers[1].feed_forward, subject.model.output.weight * subject.model.norm.weight
@@ -270,19 +292,18 @@ def test_the_whole_says_how_many_are_lit_and_what_the_strongest_pushes(shown, su
 
 
 def test_titles_of_the_mechanism_say_what_is_drawn(shown, subject):
-    look.hinges(counts=(4, 8))
+    look.hinges(count=8)
     look.row_times_token(subject, TEXT, 0)
     look.silu_curve(subject, TEXT, 0)
     look.toy_gate(torch.tensor([-6.0, 6.0]), torch.tensor([2.0, 3.0]))
     look.paired(subject, TEXT, 0)
     look.alone(subject, TEXT, 1)
     hinges, row, silu, gate, paired, alone = shown["figures"]
-    four, eight, gated = lines(hinges[1].axes[0])[1:]
+    eight, gated = lines(hinges[1].axes[0])[1:]
     x = torch.linspace(-6, 6, 601)
     beyond = np.abs(np.array(eight) - (x * x).numpy())[x.abs().numpy() > 3.001].max()
     assert f"{beyond:.1f} beyond" in hinges[0]
     assert np.allclose(gated, (x * x).numpy(), atol=1e-4)
-    assert np.abs(np.array(four) - (x * x).numpy()).max() > beyond
     assert f"u = {sum(heights(row[1].axes[2])):.2f}" in row[0]
     g = mechanism.passage_of(subject, TEXT, 0).g
     assert silu[0].startswith(f"{(g < 0).float().mean():.0%} of the gates of ' king'")
@@ -292,9 +313,9 @@ def test_titles_of_the_mechanism_say_what_is_drawn(shown, subject):
     lit = paired[1].axes[0].lines[1].get_xydata()
     assert paired[0].startswith(f"{len(lit)} of {len(g)} products")
     assert paired[0].endswith(f"a gate of {lit[0, 0]:.1f} times a value of {lit[0, 1]:.1f}")
-    attention, feed_forward = (np.asarray(ax.images[0].get_array()) for ax in alone[1].axes)
+    attention, feed_forward = (np.asarray(ax.images[0].get_array()) for ax in alone[1].axes[:2])
     assert np.array_equal(feed_forward > 0, np.eye(len(feed_forward), dtype=bool))
-    assert np.array_equal(attention > 0, np.triu(np.ones_like(attention)) > 0)
+    assert np.array_equal(attention > 0, np.tril(np.ones_like(attention)) > 0)
     assert f"up to {len(attention)} results of attention, and 1 of the feed-forward" in alone[0]
 
 
@@ -304,29 +325,77 @@ def test_the_toy_machine_multiplies(shown):
     look.toy_machine(torch.tensor([3.0, 5.0]), w_gate, w_up, torch.ones(1, 2))
     ((title, figure),) = shown["figures"]
     assert title == "3 and 5 arrive, 15 is written"
-    assert texts(figure.axes[0])[-5:-4] == ["15"]
+    said = texts(figure.axes[0])
+    assert said[said.index("y") + 1] == "15"
 
 
-def test_widths_end_at_the_packages_own(shown):
-    for dim, multiplier, multiple in ((4096, 1.3, 1024), (8192, 1.3, 4096), (2048, 1.5, 256)):
-        expected = dl.ffn_hidden_dim(dim, multiple, multiplier)
-        assert look.hidden_widths(dim, multiplier, multiple) == expected
-        title, figure = shown["figures"].pop()
-        assert f"to {expected:,}: {expected / dim:.2f} times dim" in title
-        assert texts(figure.axes[0])[-1] == f"{expected:,}"
+def test_gate_curves_are_the_labs_own(shown):
+    look.gate_curves()
+    ((title, figure),) = shown["figures"]
+    z = torch.linspace(-4, 4, 401)
+    for ax in figure.axes:
+        name = ax.get_title("left").split(":")[0]
+        curve = F.silu if name == "SwiGLU" else parts.ACTIVATIONS[name]()
+        assert np.allclose(lines(ax)[-1], curve(z), atol=1e-6)
+    assert f"differ by {(F.gelu(z) - F.silu(z)).abs().max():.2f} at most" in title
+
+
+def test_branches_are_what_the_feature_reads(shown, subject):
+    look.branches(subject, ("Once upon a", TEXT), 1, 7)
+    first, second = shown["tables"][0]
+    assert first[0] == "Once upon a"
+    passage = mechanism.passage_of(subject, TEXT, 1)
+    found = passage.g, F.silu(passage.g), passage.u, passage.h
+    assert second[1:] == [f"{values[7]:+.2f}" for values in found]
+
+
+def test_layers_with_a_constant_start_loud(shown):
+    found = look.loudness_at_start(ablation.Variant(), ablation.Variant(gate="silu + 1"))
+    first, second = shown["tables"][0]
+    assert [first[0], second[0]] == ["SwiGLU", "silu + 1"]
+    assert second[1:] == [f"{found[1]:.4f}", f"{found[1] / found[0]:.1f}"]
+    model = ablation.build_variant(ablation.Variant(gate="silu + 1"), 0, 96)
+    tokens = torch.randint(96, (1, 128), generator=torch.Generator().manual_seed(0))
+    written = probe.writes(model, tokens)["0.feed_forward"]
+    assert math.isclose(found[1], written.square().mean().sqrt(), rel_tol=1e-5)
 
 
 def test_a_table_of_a_model_that_hears_nobody_costs_nothing(shown, subject):
-    """Without attention every feed-forward is a table, so this one must cost nothing; rows of others must."""
+    """Without attention every feed-forward is a table, so this one must cost nothing; the controls must."""
     names = probe.names_of(subject.model, "attention.wo")
     with probe.intercepted(subject.model, names, torch.zeros_like):
         look.as_table(TEXT, subject, None)
     ((title, figure),) = shown["figures"]
-    silenced, others, own = np.array(heights(figure.axes[0])).reshape(3, -1)
+    silenced, one, others, own = np.array([heights(ax) for ax in figure.axes]).T
     assert np.allclose(own, 0, atol=1e-4)
-    assert np.abs(others).min() > 1e-3
-    assert np.abs(silenced).min() > 1e-3
-    assert re.search(rf"in random [+-]0\.000 nats per token, with rows of other tokens \{others[0]:+.1f}$", title)
+    for control in (silenced, one, others):
+        assert np.abs(control).min() > 1e-3
+    ending = re.escape(f"(silenced {silenced[0]:+.1f})")
+    assert re.search(rf"random [+-]0\.00 {ending}$", title)
+
+
+def test_rows_of_a_table_are_means_over_other_beginnings(subject):
+    ids, names = subject.ids(TEXT), probe.names_of(subject.model, "feed_forward")
+    first, rows = models.table_rows(subject, ids, names, beginnings=2, length=3)
+    book = subject.tokenizer.encode(show.held_out_text())
+    starts = torch.randint(len(book) - 3, (2,), generator=torch.Generator().manual_seed(0)).tolist()
+    expected = []
+    for start in starts:
+        text = torch.tensor([[subject.tokenizer.bos_id, *book[start : start + 3], int(ids[0, 2])]])
+        expected.append(probe.writes(subject.model, text)["1.feed_forward"][0, -1])
+    torch.testing.assert_close(rows[1][1], torch.stack(expected).mean(dim=0))  # of the second token of the text
+    torch.testing.assert_close(first[1][0], probe.writes(subject.model, ids)["1.feed_forward"][0, 0])
+
+
+def test_as_table_writes_nothing_but_begin_of_text_where_silenced(shown, subject):
+    look.as_table(TEXT, subject)
+    ((_, figure),) = shown["figures"]
+    ids = subject.ids(TEXT)
+    with models.rewritten(
+        subject.model, ["layers.1.feed_forward"], lambda y: torch.cat([y[:, :1], 0 * y[:, 1:]], dim=1)
+    ):
+        expected = probe.loss_of(subject.model, ids)
+    assert math.isclose(heights(figure.axes[1])[0], expected - probe.loss_of(subject.model, ids), abs_tol=1e-5)
 
 
 def test_parts_are_silenced_where_it_is_said(shown, subject):
@@ -350,12 +419,12 @@ def test_gates_that_are_closed_are_those_below_zero(shown, subject):
     ((title, figure),) = shown["figures"]
     (text,) = texts(figure.axes[0])
     share, carried = (line.split("%")[0] for line in text.split("\n"))
-    assert f"{share}% of random's gates read less than 0, and pass on {carried}% of all" == title
+    assert title == f"Gates that read less than 0: {share}% in random"
     names = [f"layers.{i}.feed_forward.{w}" for i in range(2) for w in ("w_gate", "w_down")]
     with probe.recording(subject.model, names) as record:
         subject.model(subject.ids(TEXT))
-    negative = torch.cat([record.outputs[name] for name in names[::2]]) < 0
-    size = torch.cat([record.inputs[name] for name in names[1::2]]).abs()
+    negative = torch.cat([record.outputs[name][:, 1:] for name in names[::2]]) < 0
+    size = torch.cat([record.inputs[name][:, 1:] for name in names[1::2]]).square()
     assert share == f"{100 * negative.float().mean():.0f}"
     assert carried == f"{100 * size[negative].sum() / size.sum():.0f}"
     closed = randomize(dl.Transformer(subject.model.config))
@@ -364,6 +433,10 @@ def test_gates_that_are_closed_are_those_below_zero(shown, subject):
     ids = subject.ids(TEXT)
     rise = probe.loss_of(closed, ids) - probe.loss_of(subject.model, ids)
     assert shown["tables"][0][0][1] == f"{rise:+.2f}"
+    g = torch.tensor([-3.0, -0.5, 2.0])
+    alike = F.silu(models._all_alike(g)(g))
+    torch.testing.assert_close(alike[:2], F.silu(g[:2]).mean().expand(2), rtol=1e-4, atol=0)
+    assert alike[2] == F.silu(g[2])
 
 
 def test_how_few_counts_the_features_that_hold_half(shown, subject):
@@ -394,7 +467,7 @@ def test_the_strongest_few_are_kept(shown, subject):
     (strongest,), (common,) = (
         drawn_as(figure.axes[0], kind) for kind in ("the strongest of each token", "the same for all tokens")
     )
-    said = [f"({a:+.2f}; the same for all tokens {b:+.1f})" for a, b in zip(strongest, common, strict=True)]
+    said = [f": {a:+.2f} ({b:+.1f})" for a, b in zip(strongest, common, strict=True)]
     assert any(part in title for part in said)
     ids, broken = subject.ids(TEXT), randomize(dl.Transformer(subject.model.config))
     for layer in broken.layers:
@@ -429,7 +502,17 @@ def test_wakes_says_the_feature_its_values_and_its_control(shown, subject):
     value = probe.neuron_activations(subject.model, ids, block)[0, 1, feature]
     assert f"three {value:+.1f}" in row[1]
     look.kinds(subject)
-    assert [line[0] for line in shown["tables"][1]] == [*words.KINDS, "ten lists by chance, at best"]
+    assert [line[0] for line in shown["tables"][1]] == [*words.KINDS, "by chance"]
+    numbers = shown["tables"][1][0]
+    assert numbers[1] == words.KINDS["numbers"]
+    block, feature = map(int, numbers[2].split("."))
+    rows = show.held_out_ids(subject.model, subject.tokenizer)
+    h = probe.neuron_activations(subject.model, rows, block)[:, 1:, feature].flatten()
+    ids = torch.tensor([[subject.tokenizer.bos_id, subject.tokenizer.encode(" three")[0]]])
+    three = probe.neuron_activations(subject.model, ids, block)[0, 1, feature]
+    ends = (int(rows[:, 1:].flatten()[at]) for at in (h.argmax(), h.argmin()))
+    assert numbers[5].split(" · ")[0] in words._bare(subject, list(ends))
+    assert three != 0
 
 
 def test_a_feature_in_text_names_its_most_awake_word(subject):
@@ -447,14 +530,27 @@ def test_silencing_the_pusher_is_what_it_would_be_in_the_model(shown, subject):
     look.sinking(TEXT, "he his him", subject, None, draws=3)
     ((title, figure),) = shown["figures"]
     (change,) = drawn_as(figure.axes[0], "the feature silenced")
-    feature = int(figure.axes[0].get_title("left").split()[1].replace(",", ""))
+    name = figure.axes[0].get_title("left").split()[1]
+    assert name.startswith("0.")  # the last block but one of two
+    feature = int(name.removeprefix("0.").replace(",", ""))
     broken = randomize(dl.Transformer(subject.model.config))
-    broken.layers[-1].feed_forward.w_down.weight[:, feature] = 0
+    broken.layers[0].feed_forward.w_down.weight[:, feature] = 0
     ids, listed = subject.ids(TEXT), words.ids_of_words(subject, "he his him")
     log_p = [model(ids)[0, 1:].log_softmax(-1)[:, listed].mean(-1) for model in (subject.model, broken)]
     assert np.allclose(change, log_p[1] - log_p[0], atol=1e-4)
-    most = int(np.argmax(figure.axes[0].lines[-3].get_xdata()))
-    assert f"by {change[most]:+.2f} nats in random (3 others: at most " in title
+    said = np.abs(figure.axes[0].lines[3].get_xdata())
+    loudest = np.argsort(-said)[: math.ceil(len(said) / 5)]
+    others = np.array(lines(figure.axes[0])[:3])[:, loudest]
+    own = np.abs(np.array(change)[loudest]).mean()
+    assert f"random {own:.2f} (others {np.abs(others).mean():.2f})" in title
+
+
+def test_controls_of_silencing_write_as_much():
+    size = torch.arange(40.0).expand(3, 40).clone()
+    for chosen in pushes._as_loud(size, 20, draws=5):
+        assert chosen.shape == (3,)
+        assert (chosen != 20).all()
+        assert ((chosen - 20).abs() <= 5).all()  # the ten nearest in size
 
 
 def test_a_pushed_word_loses_its_pushers_at_the_last_token(shown, subject):
@@ -478,7 +574,12 @@ def test_a_pushed_word_loses_its_pushers_at_the_last_token(shown, subject):
         silenced = subject.model(ids)[0, -1].softmax(-1)[token].item()
     assert math.isclose(pushers[1], silenced, rel_tol=1e-4)
     assert not math.isclose(pushers[1], pushers[0], rel_tol=1e-3)
-    assert shown["tables"][0][0][2].startswith(f"1.{best} {push[best]:+.2f} · ")
+    (row,) = shown["tables"][0]
+    assert row[2].startswith(f"1.{best} {push[best]:+.2f} · ")
+    assert row[3].split()[0] == f"{math.log(pushers[0] / (1 - pushers[0])):+.1f}"
+    first = subject.model(ids)[0, -1].argmax()
+    assert row[4].startswith(f"from 0 on {mechanism.quoted(subject, [int(first)])[0]}")
+    assert pushes._firsts((0, 1, 5), ("a", "a", "b")) == "from 0 on a, from 5 on b"
     added = probe.logit_attribution(subject.model, ids, ids.shape[1] - 1, token)
     assert math.isclose(push.sum(), added["1.feed_forward"], rel_tol=1e-3, abs_tol=1e-4)
     h, part = probe.neuron_activations(subject.model, ids, 1)[0, -1], subject.model.layers[1].feed_forward
@@ -511,7 +612,7 @@ def test_every_look_copes_with_one_and_with_two_models(shown, subject):
         look.sinking(TEXT, "he his him", *subjects)
         look.pushed_word("Once upon a", " time", *subjects)
         n = 2 if subjects[1] else 1
-        assert [len(figure.axes) for _, figure in shown["figures"]] == [n] * 5
+        assert [len(figure.axes) for _, figure in shown["figures"]] == [2 * n, n, n, n, n]
     after = dict(subject.model.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert not [part for part in subject.model.modules() if part._forward_hooks or part._forward_pre_hooks]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -9,13 +10,14 @@ import torch
 from conftest import randomize, shrink
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
+from matplotlib.text import Annotation
 
 import decoding_llama3 as dl
 from decoding_llama3.lessons import style
 from decoding_llama3.lessons.figures import norm as figures
-from decoding_llama3.lessons.figures import norm_models
+from decoding_llama3.lessons.figures import norm_gradients, norm_models
 from decoding_llama3.lessons.looks import norm as look
-from decoding_llama3.lessons.looks.norm import mechanism, models
+from decoding_llama3.lessons.looks.norm import gradient, mechanism, models
 from decoding_llama3.lessons.subject import Subject, present
 
 
@@ -73,38 +75,59 @@ def test_multiples_of_a_vector_are_drawn_before_and_after_the_division(shown):
     assert two.get_title("left") == f"RMS {2 * size:g}"
     look.scaled([2, -4, 4, 0])
     ((title, _),) = shown
-    assert title == "RMS 3, 30, 30: divided by it, the same numbers, up to the sign"
+    assert title == "Times 1, 10, -10: after the division the same numbers, but for the sign"
 
 
-def test_slopes_touch_the_loss_with_its_derivative():
-    (ax,) = figures.draw_slope([0.0, 3.0], "title").axes
-    assert texts(ax) == ["w = 0: gradient -4", "w = 3: gradient +2"]
+def test_slopes_touch_the_loss_with_its_derivative_and_the_step_goes_against_it():
+    (ax,) = norm_gradients.draw_slope([0.0, 2.0, 3.0], 0.25, "title").axes
+    named = [text for text in texts(ax) if text.startswith("w =")]
+    assert named == ["w = 0: gradient -4", "w = 2: gradient 0, no step", "w = 3: gradient +2"]
     tangents = [line for line in ax.lines if len(line.get_xdata()) == 2]
     slopes = [np.diff(line.get_ydata())[0] / np.diff(line.get_xdata())[0] for line in tangents]
-    assert np.allclose(slopes, [-4, 2])
+    assert np.allclose(slopes, [-4, 0, 2])
+    steps = [(text.xyann, text.xy) for text in ax.texts if isinstance(text, Annotation)]
+    assert steps == [((0, 4), (1, 4)), ((3, 1), (2.5, 1))]
 
 
-def test_growth_ends_where_a_stack_overflows():
-    sizes = {"with norms": [[1.0, 2.0, 3.0]], "without": [[1.0, 1e20, math.inf]]}
-    (ax,) = figures.draw_overflow(sizes, "title").axes
-    calm, wild = lines(ax)[:2]
+def test_a_norm_stands_in_the_branch_or_on_the_stream():
+    figure = norm_gradients.draw_placements(("one", "two"), "title")
+    before, after = ([t.get_position()[1] for t in ax.texts if t.get_text() == "norm"] for ax in figure.axes)
+    assert all(height > 1 for height in before)
+    assert after == [0, 0]
+    assert len(before) == 2
+    assert [texts(ax).count("one") for ax in figure.axes] == [1, 1]
+
+
+def test_growth_ends_in_a_cross_where_a_stack_overflows():
+    left = {"with": ("black", [[1.0, 2.0, 3.0]]), "without": ("red", [[1.0, 1e20, math.inf], [1.0, 2e20, 3e30]])}
+    panels = {"large": left, "small": {"with": ("black", [[1.0, 1.5, 2.0]])}}
+    large, small = norm_figures(panels)
+    calm, wild = lines(large)[:2]
     assert calm == [1, 2, 3]
-    assert wild[:2] == [1, 1e20]
-    assert math.isnan(wild[2])
-    assert {"with norms", "without"} < set(texts(ax))
+    assert wild == [1, 1e20]
+    crosses = [line for line in large.lines if line.get_marker() == "x"]
+    assert [(*line.get_xdata(), *line.get_ydata()) for line in crosses] == [(2, 1e38)]
+    assert [text.get_text() for text in large.get_legend().get_texts()] == ["with", "without"]
+    assert lines(small)[0] == [1, 1.5, 2]
+    assert (large.get_title("left"), small.get_title("left")) == ("large", "small")
+
+
+def norm_figures(panels):
+    return figures.draw_overflow(panels, 1e38, "title").axes
 
 
 def test_bars_have_one_bar_per_feature_and_mark_the_loudest():
-    x = torch.tensor([1.0, -7.0, 2.0])
-    figure = figures.draw_bars([x, x / 2, x * 3], 1, "title")
-    for ax, scale in zip(figure.axes, (1, 0.5, 3), strict=True):
+    x, weight = torch.tensor([1.0, -7.0, 2.0]), torch.tensor([0.5, 0.25, 2.0])
+    arrives, divided, weights, read = figures.draw_bars([x, x / 2, x * 3], weight, 1, "title").axes
+    for ax, scale in ((arrives, 1), (divided, 0.5), (read, 3)):
         assert heights(ax) == (scale * x).tolist()
-        assert [marked(bar) for bar in ax.containers[0]] == [
-            False,
-            True,
-            False,
-        ]
         assert f"RMS {scale * math.sqrt(18):.2f}" in ax.get_title("left")
+    assert heights(weights) == weight.tolist()
+    assert weights.get_title("right") == "times 0.25, the median feature times 0.50"
+    for ax in (arrives, divided, weights, read):
+        assert [marked(bar) for bar in ax.containers[0]] == [False, True, False]
+    assert divided.get_ylim() == read.get_ylim()
+    assert divided.get_ylim()[0] < -21
 
 
 def test_a_circle_shows_where_each_point_goes():
@@ -117,7 +140,32 @@ def test_a_circle_shows_where_each_point_goes():
     assert np.allclose(
         drawn, [p for pair in zip(points, divided, strict=True) for p in torch.stack(pair).tolist()]
     )
-    assert len(figures.draw_circle(points, divided, 2 * divided, "title").axes) == 2
+    (ellipse,) = figures.draw_circle(points, divided, 2 * divided, "title").axes
+    assert np.allclose(np.linalg.norm(np.stack(ellipse.lines[0].get_data()), axis=0), 2 * 2**0.5)
+
+
+def test_a_plane_keeps_the_colour_of_a_point():
+    points = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+    colours = torch.tensor([0.1, 0.9])
+    figure = figures.draw_plane(points, {"a": points + 1, "b": points + 2}, colours, 2, "title")
+    for ax, added in zip(figure.axes, (0, 1, 2), strict=True):
+        assert ax.collections[0].get_offsets().tolist() == (points + added).tolist()
+        assert np.allclose(ax.collections[0].get_array(), colours)
+    assert [ax.get_title("left") for ax in figure.axes] == ["before", "a", "b"]
+    assert figure.axes[0].texts[0].xy == (2, 2)
+
+
+def test_the_title_of_a_plane_says_what_the_norms_leave():
+    cloud = torch.randn(160, 2, generator=torch.Generator().manual_seed(0))
+    assert (
+        look.plane(cloud, 0, 4).get_suptitle()
+        == "Moved by 0, stretched 4 times: LayerNorm 2 places, RMSNorm a circle"
+    )
+    title = look.plane(cloud, 40, 1).get_suptitle().replace("\n", " ")
+    found = re.search(r"LayerNorm 2 places, RMSNorm an arc of (\d+)°", title)
+    angles = np.degrees(np.arctan2(*(cloud + 40).numpy().T[::-1]))
+    assert found is not None
+    assert abs(int(found[1]) - np.ptp(angles)) <= 1
 
 
 def test_a_floor_has_a_curve_for_each_eps():
@@ -135,30 +183,43 @@ def test_precision_shows_both_lines():
     assert set(texts(ax)) == set(after)
 
 
-def test_gradients_have_a_panel_for_each_matrix():
-    sizes = {"w_gate": {"before": [1, 2], "after": [3, 4]}, "wq": {"before": [5, 6], "after": [7, 8]}}
-    left, right = figures.draw_gradients((2, 6), sizes, "title").axes
-    assert (lines(left), lines(right)) == ([[1, 2], [3, 4]], [[5, 6], [7, 8]])
-    assert (left.get_title("left"), right.get_title("left")) == ("w_gate", "wq")
+def test_gradients_have_a_panel_for_each_start_and_one_scale():
+    panels = {
+        "large": {"pre": [[1, 2], [3, 4]], "post": [[5, 6], [70, 80]]},
+        "small": {"pre": [[0.02, 0.03]], "post": [[0.04, 0.05]]},
+    }
+    left, right = norm_gradients.draw_gradients((2, 6), panels, "gradient", "title").axes
+    assert lines(left) == [[1, 2], [3, 4], [5, 6], [70, 80]]
+    assert lines(right) == [[0.02, 0.03], [0.04, 0.05]]
+    assert left.get_ylim() == right.get_ylim() == (0.01, 100)
+    assert [label.get_text() for label in left.get_yticklabels()] == ["0.01", "0.1", "1", "10", "100"]
+    assert (left.get_title("left"), right.get_title("left")) == ("large", "small")
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["pre", "post"]
 
 
 PLACES = ["attention 0", "feed-forward 0", "output"]
 
 
 def test_depth_draws_each_token_in_three_stages_for_each_model():
-    stages = [torch.arange(6.0).view(3, 2) + i for i in (1, 10, 100)]
+    stages = [torch.arange(12.0).view(3, 4) + i for i in (1, 10, 100)]
     figure = norm_models.draw_depth({"tiny": (stages, PLACES), "other": (stages, PLACES)}, "title")
     assert [ax.get_title("left") for ax in figure.axes] == ["tiny", "other"]
     for ax in figure.axes:
-        medians = [line for line in lines(ax) if len(line) == 3]
-        assert all(stage.median(dim=1).values.tolist() in medians for stage in stages)
-        assert [label.get_text() for label in ax.get_xticklabels()] == PLACES
+        medians = [np.asarray(line.get_ydata()).tolist() for line in ax.lines if line.get_linewidth() == 2.2]
+        assert all(stage[:, 1:].median(dim=1).values.tolist() in medians for stage in stages)
+        first = [np.asarray(line.get_ydata()).tolist() for line in ax.lines if line.get_color() == style.MARKED]
+        assert first == [stages[0][:, 0].tolist()]
+        assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "out"]
 
 
-def test_the_loudest_feature_has_a_pair_of_bars_for_each_norm():
-    shares = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.5, 0.6])
+def test_the_loudest_feature_has_a_line_for_what_arrives_and_one_for_each_reader():
+    shares = torch.tensor([0.1, 0.2, 0.3]), torch.tensor([0.4, 0.6, 0.5])
     (ax,) = norm_models.draw_loudest({"tiny": (7, shares, PLACES)}, "title").axes
-    assert np.allclose(heights(ax), torch.cat(shares))
+    arrives, attention, feed_forward, output = lines(ax)
+    assert np.allclose(arrives, shares[0])
+    assert np.allclose([*attention, *feed_forward, *output], shares[1])
+    assert [line.get_xdata().tolist() for line in ax.lines[1:]] == [[0], [1], [2]]
+    assert texts(ax) == ["feed-forward 0: 60%"]
     assert ax.get_title("left") == "tiny, feature 7"
 
 
@@ -172,11 +233,14 @@ def test_the_mean_lies_over_a_band_of_chance():
 
 
 def test_weights_are_dots_with_their_median():
-    weights = [torch.tensor([1.0, 2.0, 9.0]), torch.tensor([4.0]), torch.tensor([5.0])]
-    (ax,) = norm_models.draw_weights({"tiny": (weights, PLACES)}, "title").axes
+    weights = [torch.tensor([1.0, 2.0, 9.0]), torch.tensor([4.0, 3.0, 2.0]), torch.tensor([5.0, 6.0, 7.0])]
+    (ax,) = norm_models.draw_weights({"tiny": (1, weights, PLACES)}, "title").axes
     drawn = lines(ax)
     assert [1, 2, 9] in drawn
     assert [2, 2] in drawn
+    assert [np.asarray(line.get_ydata()).tolist() for line in ax.lines if line.get_color() == style.MARKED] == [
+        [2, 3, 6]
+    ]
 
 
 @pytest.fixture
@@ -188,7 +252,7 @@ def shown(monkeypatch):
         assert len(alt.split()) >= 6
         titles.append((figure.get_suptitle(), figure))
 
-    for module in (mechanism, models):
+    for module in (gradient, mechanism, models):
         monkeypatch.setattr(module, "show_figure", keep)
     return titles
 
@@ -203,12 +267,13 @@ def test_titles_say_the_numbers_that_are_drawn(shown, subject):
     with torch.no_grad():
         look.bars(subject, "Once upon a", block=1)
     ((title, figure),) = shown
-    arrives, _, read = map(heights, figure.axes)
+    arrives, _, _, read = map(heights, figure.axes)
     loudest = int(np.abs(arrives).argmax())
     shares = [x[loudest] ** 2 / np.square(x).sum() for x in (arrives, read)]
     words = title.replace("\n", " ")
-    assert (
-        words == f"' a': feature {loudest} is {shares[0]:.0%} of what arrives and {shares[1]:.0%} of what is read"
+    assert words == (
+        f"' a': feature {loudest} is {shares[0]:.0%} of the squared length on arrival, "
+        f"{shares[1]:.0%} as it is read"
     )
 
 
@@ -216,10 +281,47 @@ def test_growth_is_measured_with_and_without_norms(shown):
     with torch.no_grad():
         look.growth(draws=1)
     ((title, figure),) = shown
-    drawn = lines(figure.axes[0])
-    assert f"they grow {drawn[0][-1]:.1f} times" in title.replace("\n", " ")  # from 1, by construction
-    assert math.isnan(drawn[1][-1])
-    assert np.isfinite(drawn[2]).all()
+    large, small = figure.axes
+    curves = {line.get_label(): np.asarray(line.get_ydata()) for line in large.lines}
+    with_norms, without, straight = (
+        next(curve for label, curve in curves.items() if label.startswith(kind))
+        for kind in ("with norms", "without", "without, and nothing multiplied")
+    )
+    assert f"with norms: {with_norms[-1]:.1f} times" in curves  # from 1, by construction
+    assert title.replace("\n", " ") == (
+        f"Without norms 1 of 1 stacks overflow, the last at block {len(without)}; "
+        "with weights half as large, 0 of 1"
+    )
+    assert len(straight) == len(with_norms) == 25
+    ends = [np.asarray(line.get_ydata())[-1] for line in small.lines]
+    assert [text.get_text() for text in small.get_legend().get_texts()] == [
+        f"with norms: {ends[0]:.1f} times",
+        f"without: {ends[1]:.1f} times",
+    ]
+
+
+def test_gradients_grow_as_the_title_says(shown):
+    with torch.no_grad():
+        grown = look.gradients(depths=(2, 8), draws=1)
+    ((title, figure),) = shown
+    pre, post = (line[1] / line[0] for line in lines(figure.axes[0]))
+    (small,) = (line[1] / line[0] for line in lines(figure.axes[1])[1:])
+    assert title.replace("\n", " ") == (
+        f"From 2 to 8 blocks the gradient grows {post:.1f} times with post-norm, {pre:.1f} times with pre-norm; "
+        f"with half the weights {small:.1f} times with post-norm"
+    )
+    assert math.isclose(grown["weights that keep a vector's size", "post-norm", "w_gate"], post, rel_tol=1e-5)
+    assert len(grown) == 8
+
+
+def test_placements_are_shown_with_their_norms(shown):
+    look.placements()
+    ((title, figure),) = shown
+    on_stream = [sum(t.get_text() == "norm" and t.get_position()[1] == 0 for t in ax.texts) for ax in figure.axes]
+    assert re.findall(r"\d+ (?:norms )?with \S+-norm", title.replace("\n", " ")) == [
+        f"{on_stream[0]} norms with pre-norm",
+        f"{on_stream[1]} with post-norm",
+    ]
 
 
 def test_every_look_copes_with_one_and_with_two_models(shown, subject):
@@ -228,7 +330,7 @@ def test_every_look_copes_with_one_and_with_two_models(shown, subject):
         for subjects in ((subject, None), (subject, dataclasses.replace(subject, name="other"))):
             look.depth("Once upon a time", *subjects)
             look.loudest("Once upon a time", *subjects)
-            look.weights(*subjects)
+            look.weights("Once upon a time", *subjects)
     assert [len(figure.axes) for _, figure in shown] == [1, 1, 1, 2, 2, 2]
 
 
@@ -238,6 +340,22 @@ def test_the_weights_of_a_feature_are_put_back(subject, capsys):
         look.exchanged_weight(subject, "Once upon a time", draws=2)
     after = dict(subject.model.named_parameters())
     assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_the_table_of_depth_names_the_tokens_that_are_long():
+    arrives = torch.tensor([[6.0, 1.0, 2.5, 9.0, 9.0], [2.0, 2.0, 2.0, 2.0, 2.0], [8.0, 8.0, 8.0, 8.0, 9.0]])
+    numbers = models.in_numbers(arrives, torch.tensor([1.0, 2.0, 8.0]), ["BOS", "a", "b", "c", "c"])
+    assert numbers == ["4.0", "6.0", "9.0", "2 times 'c'"]
+    assert models.in_numbers(torch.ones(3, 2), torch.ones(3), ["BOS", "a"])[-1] == "none"
+
+
+def test_features_by_chance_are_as_loud_as_the_one():
+    read = torch.tensor([0.3, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2])
+    for seed in range(5):
+        group = models.as_loud(read, 0, torch.Generator().manual_seed(seed))
+        assert 0 not in group
+        assert read[group].sum() >= 0.3 - 1e-6
+        assert read[group[:-1]].sum() < 0.3
 
 
 def test_nothing_is_left_undrawn_for_want_of_a_look():

@@ -10,6 +10,7 @@ import torch
 from conftest import randomize, shrink
 from matplotlib import pyplot as plt
 from matplotlib.colors import to_hex
+from matplotlib.patches import FancyArrowPatch
 
 import decoding_llama3 as dl
 from decoding_llama3.lessons import style
@@ -88,6 +89,14 @@ def test_a_ride_shows_tokens_ids_numbers_stations_and_each_depth():
     assert texts(depth) == ["0.000", "0.250", "0.750"]
     assert labels(depth.xaxis) == ["0\n␣a", "1\n␣b", "2\n␣time"]
     assert depth.get_ylabel() == "p(␣time)"
+    pluses = [text.get_position()[1] for text in ride.texts if text.get_text() == "+"]
+    assert pluses == [2.05, 1.55] * 2  # each part adds to each line
+    dots = [line.get_ydata()[0] for line in ride.lines if line.get_markersize() == 4 and line.get_marker() == "o"]
+    assert dots == [2.05, 1.55] * 2  # and reads it
+    ends = [patch._posA_posB for patch in ride.patches if isinstance(patch, FancyArrowPatch)]
+    assert [(7.0, 2.05), (8.5, 1.55)] in [
+        list(map(tuple, end)) for end in ends
+    ]  # attention carries from the earlier line to the last
 
 
 def test_logits_show_rows_products_and_sums():
@@ -131,6 +140,17 @@ def test_surprises_have_a_bar_for_each_token_and_their_mean():
     assert set(ax.lines[0].get_ydata()) == {2.0}
 
 
+def test_surprises_of_two_models_stand_below_each_other_where_they_share_tokens():
+    panels = {"tiny": (["Once", " a", "b"], torch.tensor([5.0, 1.0, 3.0])), "other": ([" a", "b"], torch.ones(2))}
+    upper, lower = tokenizer_tour.draw_surprises(panels, "title", shared=2).axes
+    assert [bar.get_x() + bar.get_width() / 2 for bars in lower.containers for bar in bars] == [1, 2]
+    assert upper.get_xlim() == lower.get_xlim()
+    assert upper.get_ylim() == lower.get_ylim()
+    assert set(upper.lines[0].get_ydata()) == {2.0}  # the mean of what both predict
+    assert tour._common_end([["Once", " a", "b"], [" a", "b"]]) == 2
+    assert tour._common_end([["Once", " a", "b"], [" ab"]]) == 0
+
+
 def test_rows_cut_one_text_in_several_ways_with_ids_below():
     figure = figures.draw_rows({"bytes": [b"a", b"b", b"c"], "tokens": [b"a", b"bc"]}, [97, 3000], "title")
     (ax,) = figure.axes
@@ -165,18 +185,26 @@ def test_merges_are_a_wall_with_a_fresh_brick_in_each_row():
 
 
 def test_rules_have_a_colour_each_and_their_count():
-    (ax,) = figures.draw_rules([("a", 1), ("12", 2), ("b", 1)], ["zero", "letters", "digits"], "title").axes
+    rules = [("x", "none"), (r"\p{L}+", "letters"), (r"\p{N}{1,3}", "digits")]
+    (ax,) = figures.draw_rules([("a", 1), ("12", 2), ("b", 1)], rules, "title").axes
     drawn = colours(ax)
-    assert drawn[0] == drawn[2] == drawn[3]
-    assert drawn[1] == drawn[4] != drawn[0]
-    assert texts(ax)[-2:] == ["letters (2)", "digits (1)"]
+    assert drawn[0] == drawn[2] == drawn[4]
+    assert drawn[1] == drawn[5] != drawn[0]
+    assert texts(ax)[-6:] == ["none (0)", "x", "letters (2)", r"\p{L}+", "digits (1)", r"\p{N}{1,3}"]
 
 
-def test_a_conversation_has_special_tokens_in_black():
-    rows = [[("<|begin_of_text|>", True), ("user", False)], [("<|eot_id|>", True)]]
-    (ax,) = figures.draw_conversation(rows, "title").axes
-    assert [colour == "#000000" for colour in colours(ax)] == [True, False, True]
-    assert texts(ax) == ["begin_of_text", "user", "eot_id"]
+def test_a_conversation_has_a_colour_for_special_tokens_for_text_put_in_and_for_text_typed():
+    rows = [[("<|begin_of_text|>", "special"), ("user", "put in"), ("hi", "typed")], [("<|eot_id|>", "special")]]
+    figure = figures.draw_conversation(rows, "title")
+    (ax,) = figure.axes
+    special, put_in, typed, last = colours(ax)
+    assert special == last == "#000000"
+    assert len({special, put_in, typed}) == 3
+    assert texts(ax) == ["begin_of_text", "user", "hi", "eot_id"]
+    (legend,) = figure.legends
+    named = {text.get_text(): to_hex(patch.get_facecolor()) for text, patch in zip(
+        legend.get_texts(), legend.get_patches(), strict=True)}  # fmt: skip
+    assert named == {"special token": special, "text, put in by the program": put_in, "text, typed": typed}
 
 
 def test_cuts_have_a_row_for_each_size_and_count_its_pieces():
@@ -242,14 +270,15 @@ def test_rows_never_met_are_drawn_at_first_and_after():
 def test_untrained_rows_are_black_from_the_border_on():
     likeness, lengths = torch.tensor([0.1, 0.7, 0.95]), torch.tensor([1.0, 2.0, 3.0])
     reference = torch.tensor([False, False, True])
-    panels = {"tiny": (likeness, lengths, 0.5, reference, {1: "ammead"})}
-    (ax,) = tokenizer_models.draw_untrained(panels, "title").axes
+    figure = tokenizer_models.draw_untrained({"tiny": (likeness, lengths, 0.5, reference)}, "title")
+    (ax,) = figure.axes
     met, never, ringed = points(ax)
     assert np.allclose(met, [[0.1, 1]])
     assert np.allclose(never, [[0.7, 2], [0.95, 3]])
     assert np.allclose(ringed, [[0.95, 3]])
-    assert texts(ax) == ["ammead"]
-    assert ax.get_title("left") == "tiny: 2 of 3"
+    named = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert named == ["other tokens", "look never met", "special, and together"]
+    assert ax.get_title("left") == "tiny, 3 tokens"
 
 
 def test_similarity_shows_each_pair_once():
@@ -283,7 +312,7 @@ def subject():
 
 
 @torch.no_grad()
-def test_titles_of_the_tour_say_the_numbers_that_are_drawn(shown, subject):
+def test_titles_of_the_tour_say_the_numbers_that_are_drawn(shown, subject, capsys):
     other = dataclasses.replace(subject, name="other")
     look.next_words("Once upon a time there was a king", subject, other)
     look.ride("Once upon a", subject)
@@ -295,7 +324,12 @@ def test_titles_of_the_tour_say_the_numbers_that_are_drawn(shown, subject):
     steps = heights(rode.axes[1])
     assert f"From {steps[0]:.3f} to {steps[-1]:.3f}: in 2 blocks 'Once upon a' comes to" in ride
     mean = np.mean(heights(lost.axes[0]))
-    assert loss.startswith(f"Mean loss: random {mean:.2f} nats (most at ")
+    assert loss == f"Mean loss: random {mean:.2f} nats"
+    assert f"random loses most at {labels(lost.axes[0].xaxis)[np.argmax(heights(lost.axes[0]))]}, " in (
+        capsys.readouterr().out
+    )
+    look.surprises("Once upon a", subject, other)
+    assert shown[-1][0].startswith(f"Mean loss over the last 3 tokens: random {mean:.2f} nats, other {mean:.2f}")
 
 
 def test_titles_of_the_six_words_are_computed(shown):
@@ -330,7 +364,10 @@ def test_titles_of_the_building_say_what_was_counted(shown, subject):
     assert texts(shown[4][1].axes[0])[: len(pieces)] == [
         piece.replace(" ", "␣").replace("\n", "⏎") for piece in pieces
     ]
-    special = [colour == "#000000" for colour in colours(shown[5][1].axes[0])]
+    drawn = colours(shown[5][1].axes[0])
+    put_in = [text for text, colour in zip(texts(shown[5][1].axes[0]), drawn, strict=True) if colour == "#d0d0d0"]
+    assert "".join(put_in) == "user⏎⏎assistant⏎⏎"
+    special = [colour == "#000000" for colour in drawn]
     assert titles[5].startswith(f"Of {len(special)} tokens {sum(special)} are special")
 
 
@@ -348,6 +385,13 @@ def test_another_cut_keeps_the_bytes_and_the_title_has_the_medians(shown, subjec
         f"Bits per character: learned {learned:.1f}, shuffled {shuffled:.1f}, "
         f"cut otherwise {halved:.1f}, bytes {byte_wise:.1f}"
     )
+    uncut = subject.tokenizer.encode(" king")
+    assert building._halves(subject, [uncut], uncut) == (0, 0)
+    pair = building._halved(uncut, subject.tokenizer, 0)
+    assert len(pair) == 2
+    costs = building._bits_each(subject, pair)
+    assert building._halves(subject, [pair], uncut) == (costs[0], costs[1])
+    assert math.isclose(building._bits(subject, pair), sum(costs))
 
 
 def test_a_cut_by_fewer_pieces_is_that_of_the_list_cut_short():
@@ -365,11 +409,17 @@ def test_what_is_taken_away_is_one_thing_at_a_time(shown):
     assert len(lists.pieces_by("1234567", ranks)) == 3
     assert len(lists.pieces_by("1234567", ranks, lists.SINGLE_DIGITS)) == 7
     assert len(lists.pieces_by("    x", ranks, lists.SINGLE_SPACES)) == 4
-    assert b"".join(lists.pieces_by(lists.CODE, ranks, lists.SINGLE_SPACES)).decode() == lists.CODE
+    assert b"".join(lists.pieces_by("(x.y):\n", ranks)).decode() == "(x.y):\n"
+    assert lists.pieces_by("(x.y):\n", ranks, lists.SIGNS_APART) == [b"(", b"x", b".", b"y", b"):", b"\n"]
+    assert len(lists.pieces_by("(x.y):\n", ranks)) < 6
+    for pattern in (lists.SINGLE_SPACES, lists.SIGNS_APART):
+        assert b"".join(lists.pieces_by(lists.CODE, ranks, pattern)).decode() == lists.CODE
     ((title, figure),) = shown
     assert [widths(ax) for ax in figure.axes] == [list(texts.values()) for texts in more.values()]
-    assert f"{more['digits one by one']['numbers']:+.0%} by digits" in title
-    assert f"up to {max(more['32,000 pieces'].values()):+.0%} by size" in title
+    assert f"size costs up to {max(more['32,000 pieces'].values()):+.0%}" in title
+    assert f"digits {more['single digits']['numbers']:+.0%}" in title
+    assert f"signs {more['signs apart']['Python code']:+.0%}" in title
+    assert f"spaces {more['single spaces']['Python code']:+.0%}" in title
 
 
 def test_languages_and_lists_say_what_is_drawn(shown, subject):
@@ -389,7 +439,7 @@ def test_languages_and_lists_say_what_is_drawn(shown, subject):
         )
 
 
-def test_tokens_never_met_come_together_in_the_output_table_alone(shown):
+def test_tokens_never_met_come_together_in_the_output_table_alone(shown, capsys):
     tied = models._trained_tables(40, 8, 400, one_table=True)
     inputs, outputs = models._trained_tables(40, 8, 400, one_table=False)
     assert len(tied) == 1
@@ -399,8 +449,12 @@ def test_tokens_never_met_come_together_in_the_output_table_alone(shown):
     assert torch.equal(inputs[0][-8:], inputs[1][-8:])
     look.never_met()
     ((title, figure),) = shown
-    assert f"output rows end {models._apart(outputs[1][-8:]):.1f} apart, input rows moved by 0.0" in title
+    began, ended = (models._apart(rows[-8:]) for rows in outputs)
+    end_of_title = f"{began:.1f} apart at first, {ended:.1f} at the end; input moved by 0.0"
+    assert title == f"Rows never met: output {end_of_title}"
     assert len(figure.axes) == 3
+    start, end = models._trained_tables(40, 8, 400, one_table=False, seed=1)[1]
+    assert f"starts: {models._apart(start[-8:]):.1f} -> {models._apart(end[-8:]):.2f}, " in capsys.readouterr().out
 
 
 def pretended(subject, how: str) -> Subject:
@@ -432,9 +486,11 @@ def test_untrained_tokens_are_found_in_the_output_table_of_an_untied_model(shown
     assert title == f"Tokens that look never met, special ones apart: 50 of {how}"
     n_special = len(subject.tokenizer.special_ids)
     printed = capsys.readouterr().out
-    assert printed.startswith(f"ringed in {how}: <|begin_of_text|>, <|end_of_text|>, ")
-    assert printed.endswith(f" and {n_special - 3} more\n")
-    assert figure.axes[0].get_title("left") == f"{how}: {found.sum():,} of 4,096"
+    ringed, black = printed.splitlines()
+    assert ringed.startswith(f"ringed in {how}: <|begin_of_text|>, <|end_of_text|>, ")
+    assert ringed.endswith(f" and {n_special - 3} more")
+    assert black.startswith(f"black in {how}: 0 bytes, 50 pieces such as ")
+    assert figure.axes[0].get_title("left") == f"{how}, 4,096 tokens"
 
 
 def test_a_model_that_was_never_trained_shows_no_clump(shown, subject, capsys):
@@ -445,7 +501,7 @@ def test_a_model_that_was_never_trained_shows_no_clump(shown, subject, capsys):
         look.untrained_of(subject)
 
 
-def test_words_of_one_kind_are_compared_within_and_between(shown, subject):
+def test_words_of_one_kind_are_compared_within_and_between(shown, subject, capsys):
     with torch.no_grad():
         look.alike(subject, None)
     ((title, figure),) = shown
@@ -460,9 +516,13 @@ def test_words_of_one_kind_are_compared_within_and_between(shown, subject):
         for same in (True, False)
     )
     assert title.endswith(f"random {within:.2f}, {between:.2f}")
+    words, means = capsys.readouterr().out.splitlines()
+    assert words.startswith("rulers: king queen prince princess; metal: gold")
+    first = [drawn[pair] for pair in pairs if kinds[pair[0]] == kinds[pair[1]] == 0]
+    assert means.startswith(f"random, within / to all others: rulers {np.mean(first):.2f} / ")
 
 
-def test_larger_lists_say_the_gain(shown):
+def test_larger_lists_say_the_gain(shown, capsys):
     tokenizer = dl.load_tokenizer("tiny")
     llama3 = dl.load_tokenizer("llama3")
     ranks, tiny = ({t.token_bytes(i): i for i in range(t.bos_id)} for t in (llama3, tokenizer))
@@ -471,3 +531,6 @@ def test_larger_lists_say_the_gain(shown):
     curves = [dict(zip(*line.get_data(), strict=True)) for line in figure.axes[0].lines[:3]]
     gains = [held[128_000] / held[32_000] - 1 for held in curves]
     assert f"put {min(gains):.0%} to {max(gains):.0%} more text into a token" in title
+    assert f"an English tale: {curves[0][128_000] / curves[0][16_384] - 1:+.0%} beyond 16,384 pieces, " in (
+        capsys.readouterr().out
+    )

@@ -58,19 +58,21 @@ def draw_gaps(gaps: Mapping[str, Mapping[str, float]], title: str) -> Figure:
     return figure
 
 
-def draw_optima(times: Mapping[str, float], title: str) -> Figure:
-    """How many times past an optimum, by several laws: a dot each on a logarithmic axis."""
+def draw_optima(times: Mapping[str, float], title: str, one_fit: int = 0) -> Figure:
+    """How many times past an optimum, by several sources: a dot each; the first `one_fit` are one and the same."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 0.42 * len(times) + 1.2))
     for y, value in enumerate(times.values()):
-        ax.plot([1, value], [y, y], color="#DDDDDD", zorder=0)
+        ax.plot([0, value], [y, y], color="#DDDDDD", zorder=0)
         ax.plot(value, y, "o", color=LLAMA3, markersize=9)
         ax.annotate(f"{value:.0f}", (value, y), xytext=(9, 0), textcoords="offset points", va="center")
-    ax.set_xscale("log")
-    ax.set_xticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
-    ax.minorticks_off()
+    highest = max(times.values())
+    if one_fit > 1:
+        x = max(list(times.values())[:one_fit]) + 0.12 * highest
+        ax.plot([x, x], [0, one_fit - 1], color="dimgrey", linewidth=1.5)
+        ax.annotate("one fit", (x, (one_fit - 1) / 2), xytext=(7, 0), textcoords="offset points", va="center")
     ax.set_yticks(range(len(times)), list(times))
     ax.tick_params(axis="y", length=0)
-    ax.set(xlim=(1, 200), ylim=(len(times) - 0.5, -0.5), xlabel="times past the optimum (logarithmic)")
+    ax.set(xlim=(0, 1.15 * highest), ylim=(len(times) - 0.5, -0.5), xlabel="times past the optimum")
     style.headline(figure, title)
     return figure
 
@@ -81,10 +83,18 @@ def draw_law(
     floor: float,
     marks: Mapping[str, tuple[float, float]],
     title: str,
+    fitted: float,
 ) -> Figure:
-    """A scaling law's loss of one model against the tokens it has read, its floor, and points with their names."""
+    """A scaling law's loss of one model against the tokens it has read, its floor, and points with their names.
+
+    Beyond `fitted` tokens the curve is dotted.
+    """
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.3))
-    ax.semilogx(tokens, losses, color=LLAMA3)
+    inside = sum(count <= fitted for count in tokens)
+    ax.semilogx(tokens[:inside], losses[:inside], color=LLAMA3)
+    ax.semilogx(tokens[max(0, inside - 1) :], losses[max(0, inside - 1) :], ":", color=LLAMA3)
+    ax.axvline(fitted, color="lightgrey", linewidth=1, zorder=0)
+    ax.text(fitted, 1.0, " beyond the fitted runs", va="top", color="dimgrey", transform=ax.get_xaxis_transform())
     ax.axhline(floor, color=style.RESIDUAL, linestyle="--")
     ax.annotate(
         "with endless text", (tokens[0], floor), xytext=(0, 5), textcoords="offset points", color="dimgrey"
@@ -112,20 +122,6 @@ def draw_counted(tokens: Sequence[str], losses: Sequence[float], n_read: int, ti
         ax.text(x, 1.27 * highest, name, ha="center", va="top", color="dimgrey")
     ax.axvline(n_read - 0.5, color=style.RESIDUAL, linestyle="--", linewidth=1)
     ax.set(xlim=(-0.6, len(tokens) - 0.4), ylim=(0, 1.3 * highest), ylabel="loss (nats)")
-    style.headline(figure, title)
-    return figure
-
-
-def draw_clipped(gains: Mapping[str, Sequence[float]], ratios: Sequence[float], clip: float, title: str) -> Figure:
-    """What a token of an answer earns by how much more probable it has become, a panel for each kind of answer."""
-    figure, axes = plt.subplots(1, len(gains), figsize=(style.WIDTH, 2.7), sharex=True)
-    for ax, (name, values) in zip(axes, gains.items(), strict=True):
-        ax.axvspan(1 - clip, 1 + clip, color=style.NEUTRAL, alpha=0.25, linewidth=0)
-        ax.plot(ratios, values, color="black")
-        ax.plot(1, values[min(range(len(ratios)), key=lambda i: abs(ratios[i] - 1))], "o", color="black")
-        ax.set(xlabel="its probability, now / when written")
-        ax.set_title(name, fontsize=12, fontweight="normal")
-    axes[0].set_ylabel("what it earns")
     style.headline(figure, title)
     return figure
 

@@ -47,25 +47,27 @@ def draw_lookup(
     scores = k @ q
     weights = scores.softmax(-1)
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.7))
-    ax.set(xlim=(-0.2, 14.7), ylim=(-len(words) - 1.5, 1.9))
+    ax.set(xlim=(-0.9, 14.9), ylim=(-len(words) - 1.5, 1.9))
     ax.axis("off")
+    half = 0.4 * len(q)  # of a row of boxes
     for x, name, colour in (
-        (1.7, "its key, k", style.KEY),
+        (1.7 + half, "its key, k", style.KEY),
         (5.5, "score, q · k", "black"),
-        (7.9, "weight", style.QUERY),
-        (10.0, "its value, v", style.VALUE),
-        (13.2, "weight × value", style.VALUE),
+        (7.7, "weight", style.QUERY),
+        (9.2 + half, "its value, v", style.VALUE),
+        (12.3 + half, "weight × value", style.VALUE),
     ):
-        ax.text(x + (1.2 if colour in (style.KEY, style.VALUE) else 0), -0.25, name, ha="center", color=colour)
-    ax.text(1.3, 1.15, "query, q", ha="right", va="center", color=style.QUERY)
+        ax.text(x, -0.25, name, ha="center", color=colour)
+    ax.text(1.3, 1.15, f"query of {token_label(words[-1])}", ha="right", va="center", color=style.QUERY)
     _number_boxes(ax, 1.7, 1.15, q, style.QUERY)
     for row, word in enumerate(words):
         y = -row - 0.9
         ax.text(1.3, y, token_label(word), ha="right", va="center")
         _number_boxes(ax, 1.7, y, k[row], style.KEY)
         ax.text(5.5, y, f"{scores[row]:g}", ha="center", va="center")
-        ax.add_patch(Rectangle((7.1, y - 0.3), 1.6 * weights[row].item(), 0.6, color=style.QUERY, alpha=0.35))
-        ax.text(7.9, y, f"{weights[row]:.2f}", ha="center", va="center")
+        long = 1.1 * weights[row].item()
+        ax.add_patch(Rectangle((7.1, y - 0.3), long, 0.6, color=style.QUERY, alpha=0.35))
+        ax.text(7.2 + long, y, f"{weights[row]:.2f}", va="center")
         _number_boxes(ax, 9.2, y, v[row], style.VALUE)
         _number_boxes(ax, 12.3, y, weights[row] * v[row], style.VALUE)
     y = -len(words) - 1.05
@@ -129,8 +131,8 @@ def draw_likeness(maps: Mapping[str, Float[Tensor, "seq seq"]], words: Sequence[
         ax.set_xticks(range(len(names)), names, rotation=90)
         ax.set_yticks(range(len(names)), names)
         ax.tick_params(length=0)
-        ax.set_xlabel("the token attended to (key)")
-    axes[0].set_ylabel("the token that attends (query)")
+        ax.set_xlabel("the token attended to (dotted: itself)")
+    axes[0].set_ylabel("the token that attends")
     figure.colorbar(axes[0].images[0], ax=axes, shrink=0.7, label="share of its attention")
     style.headline(figure, title)
     return figure
@@ -168,7 +170,7 @@ def draw_saturation(widths: Sequence[int], keys: Mapping[str, Sequence[float]], 
     ax.set_xscale("log", base=2)
     ax.set_xticks(widths, [str(width) for width in widths])
     ax.set(xlim=(None, widths[-1] * 2.6), ylim=(0, 1.15 * n_keys), xlabel="features of a query, head_dim")
-    ax.set_ylabel("keys that share the weight")
+    ax.set_ylabel("keys in use, $e^H$")
     style.headline(figure, title)
     return figure
 
@@ -181,14 +183,14 @@ def draw_dice(
     for (name, values), colour in zip(losses.items(), (style.QUERY, style.WRONG), strict=True):
         ax.plot(steps, values, color=colour)
         ax.annotate(
-            name, (steps[-1], values[-1]), xytext=(6, 8), textcoords="offset points", va="center", color=colour
+            name, (steps[-1], values[-1]), xytext=(-2, 11), textcoords="offset points", ha="right", color=colour
         )
     for name, level in levels.items():
         ax.axhline(level, color="grey", linewidth=1, linestyle="--")
         below = level == max(levels.values())
         x, side = (0.4 * steps[-1], "top") if below else (steps[0] + 1, "bottom")
         ax.text(x, level, f"{name} {level:.2f}", va=side, color="dimgrey")
-    ax.set(xlim=(steps[0], 1.28 * steps[-1]), ylim=(0, None), xlabel="step of training")
+    ax.set(xlim=(steps[0], steps[-1]), ylim=(0, 1.2 * max(map(max, losses.values()))), xlabel="step of training")
     ax.set_ylabel("loss (nats per throw)")
     style.headline(figure, title)
     return figure
@@ -230,10 +232,20 @@ def draw_two_needs(outputs: Mapping[str, Mapping[str, Sequence[float]]], title: 
             values = by_text[text]
             shown = ax.bar(range(len(values)), values, color=style.VALUE, width=0.6)
             ax.bar_label(shown, [f"{value:g}" for value in values], padding=2)
-            for border in range(2, len(values), 2):
-                ax.axvline(border - 0.5, color="grey", linewidth=1, linestyle="--")
+            for start in range(0, len(values), 2):
+                ax.text(
+                    start + 0.5,
+                    0.99,
+                    f"head {start // 2}",
+                    transform=ax.get_xaxis_transform(),
+                    ha="center",
+                    va="top",
+                    color="dimgrey",
+                )
+                if start:
+                    ax.axvline(start - 0.5, color="grey", linewidth=1, linestyle="--")
             ax.set(xlim=(-0.6, 3.6), yticks=[], xticks=range(len(values)))
-            ax.margins(y=0.25)
+            ax.margins(y=0.4)
         row[0].set_ylabel(kind)
     for ax, text in zip(axes[0], texts, strict=True):
         ax.set_title(text, fontsize=12, fontweight="normal")
@@ -244,9 +256,13 @@ def draw_two_needs(outputs: Mapping[str, Mapping[str, Sequence[float]]], title: 
 
 
 def draw_cache(
-    frames: Sequence[Float[Tensor, "length head_dim"]], counts: Sequence[int], tokens: Sequence[str], title: str
+    frames: Sequence[Float[Tensor, "length head_dim"]],
+    counts: Sequence[int],
+    tokens: Sequence[str],
+    name: str,
+    title: str,
 ) -> Figure:
-    """The keys that one block's cache holds of one key/value head after `counts` tokens; empty slots are blank."""
+    """The keys that one cache, `name`, holds after `counts` tokens; empty slots are blank."""
     figure, axes = plt.subplots(1, len(frames), figsize=(style.WIDTH, 4.6), sharey=True)
     limit = torch.stack(list(frames)).abs().max().item()
     for ax, keys, count in zip(axes, frames, counts, strict=True):
@@ -255,8 +271,8 @@ def draw_cache(
         ax.axhline(count - 0.5, color=style.KEY, linewidth=2)
         ax.set_title(f"after {count} tokens", fontsize=12, fontweight="normal")
         ax.set_xlabel("feature of the key")
-    slots = [token_label(token) for token in tokens] + [""] * (len(frames[0]) - len(tokens))
-    axes[0].set_yticks(range(len(slots)), slots)
+    axes[0].set_yticks(range(len(tokens)), [token_label(token) for token in tokens])
+    axes[0].set_ylabel(name)
     axes[0].tick_params(left=False)
     figure.colorbar(axes[0].images[0], ax=axes, label="stored value")
     style.headline(figure, title)

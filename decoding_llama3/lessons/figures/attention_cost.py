@@ -49,26 +49,28 @@ def draw_sharing(n_heads: int, n_kv_heads: int, lines: Sequence[str], title: str
 
 
 def draw_roofline(peak: float, bandwidth: float, points: Mapping[str, float], title: str) -> Figure:
-    """What a card can compute, by the operations that are done with each byte it reads; `points` are placed on it.
+    """The share of its arithmetic that a card can use, by the operations done with each byte read; `points` on it.
 
     `peak` in operations per second, `bandwidth` in bytes per second, `points` in operations per byte.
     """
     figure, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
     ridge = peak / bandwidth
     ends = [0.5, ridge, 16 * ridge]
-    ax.plot(ends, [min(peak, bandwidth * x) / 1e12 for x in ends], color=style.RESIDUAL, linewidth=3)
-    ax.plot([ridge, ridge], [1e-6, peak / 1e12], color="grey", linewidth=1, linestyle="--")
-    ax.text(ridge * 1.1, 2.2, f"{ridge:.0f} operations\nper byte", color="dimgrey", va="bottom")
+    ax.plot(ends, [100 * min(1, x / ridge) for x in ends], color=style.RESIDUAL, linewidth=3)
+    ax.plot([ridge, ridge], [1e-6, 100], color="grey", linewidth=1, linestyle="--")
+    ax.text(ridge * 1.1, 0.25, f"{ridge:.0f} operations\nper byte", color="dimgrey", va="bottom")
     for name, intensity in points.items():
-        height = min(peak, bandwidth * intensity) / 1e12
-        ax.plot(intensity, height, "o", color=style.KEY, markersize=9)
-        ax.annotate(name, (intensity, height), xytext=(9, -3), textcoords="offset points", va="top")
-    ax.text(1.1, bandwidth * 1.9 / 1e12, "waits for memory", color="dimgrey", ha="left", va="bottom", rotation=30)
-    ax.text(ridge * 1.5, peak * 1.15 / 1e12, "computes all the time", color="dimgrey", va="bottom")
+        share = 100 * min(1, intensity / ridge)
+        ax.plot(intensity, share, "o", color=style.KEY, markersize=9)
+        told = f"{name}: {intensity:g}, so {share:.1f} %"
+        ax.annotate(told, (intensity, share), xytext=(9, -3), textcoords="offset points", va="top")
+    ax.text(1.1, 190 / ridge, "waits for memory", color="dimgrey", ha="left", va="bottom", rotation=30)
+    ax.text(ridge * 1.5, 115, "computes all the time", color="dimgrey", va="bottom")
     ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set(xlim=(0.5, 16 * ridge), ylim=(0.9, 3.2 * peak / 1e12))
-    ax.set(xlabel="operations per byte read", ylabel="TFLOP/s that are possible")
+    ax.set(xlim=(0.5, 16 * ridge), ylim=(0.1, 320))
+    ax.set_yticks([0.1, 1, 10, 100], ["0.1 %", "1 %", "10 %", "100 %"])
+    ax.set(xlabel="operations per byte read", ylabel="of the operations it could do")
     style.headline(figure, title)
     return figure
 

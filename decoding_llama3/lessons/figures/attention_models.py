@@ -5,43 +5,68 @@ from collections.abc import Mapping, Sequence
 from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from decoding_llama3.lessons import style
 
 
 def draw_handed_over(
-    panels: Mapping[str, tuple[float, Float[Tensor, " blocks"], Float[Tensor, " blocks"]]],
-    texts: tuple[str, str],
+    panels: Mapping[str, tuple[float, Float[Tensor, "three blocks"]]],
+    names: tuple[str, str, str],
+    units: tuple[str, str, str],
     title: str,
 ) -> Figure:
-    """The probability of one word, by the block whose attention was silenced, or handed to another place.
+    """What one block's attention does to a word: a column of three panels for each model, a bar for each block.
 
-    A column for each model: the probability with all blocks, without each, and where each was handed over.
+    The word's probability without the block, a dashed line where none is missing; the rise of the loss on all
+    other words without it; and the word's probability where the block's attention was handed over. The block
+    without which the word is least likely is marked in the first two panels, the one that gives most in the third.
     """
-    figure, axes = plt.subplots(2, len(panels), figsize=(style.WIDTH, 5.4), squeeze=False, sharey=True)
-    for column, (name, (whole, without, handed)) in zip(axes.T, panels.items(), strict=True):
-        for ax, values, text, extreme in zip(
-            column, (without, handed), texts, (without.argmin(), handed.argmax()), strict=True
-        ):
+    figure, axes = plt.subplots(3, len(panels), figsize=(style.WIDTH, 6.6), squeeze=False)
+    for column, (model, (whole, rows)) in zip(axes.T, panels.items(), strict=True):
+        least = rows[0].argmin()
+        extremes = least, least, rows[2].argmax()
+        for ax, values, name, extreme in zip(column, rows, names, extremes, strict=True):
             colours = [style.MARKED if block == extreme else style.QUERY for block in range(len(values))]
             ax.bar(range(len(values)), values.tolist(), color=colours, width=0.75)
-            ax.axhline(whole, color=style.PREDICTION, linewidth=1, linestyle="--")
-            ax.text(
-                extreme.item(),
-                values[extreme].item(),
-                f"{values[extreme]:.3f}",
-                ha="center",
-                va="bottom",
-                color=style.MARKED,
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
-            )
             ax.set_xticks(style.thinned(len(values), 10))
-            ax.set_ylim(0, 1.12)
-            ax.set_title(f"{name}: {text}", fontsize=12, fontweight="normal")
+            told = f"block {extreme}: {values[extreme]:{'+.2f' if ax is column[1] else '.3f'}}"
+            ax.text(0.99, 0.97, told, transform=ax.transAxes, ha="right", va="top", color=style.MARKED)
+            whole_told = f" (dashed: {whole:.3f})" if ax is column[0] else ""
+            ax.set_title(f"{model}: {name}{whole_told}", fontsize=12, fontweight="normal")
+        column[0].axhline(whole, color=style.PREDICTION, linewidth=1, linestyle="--")
         column[-1].set_xlabel("block")
-    for ax in axes[:, 0]:
-        ax.set_ylabel("probability")
+    for ax, unit in zip(axes[:, 0], units, strict=True):
+        ax.set_ylabel(unit)
+    for ax in (*axes[0], *axes[2]):
+        ax.set_ylim(0, 1.35)
+        ax.set_yticks([0, 0.5, 1])
+    for ax in axes[1]:
+        ax.margins(y=0.3)
+        ax.axhline(0, color="black", linewidth=0.8)
+    style.headline(figure, title)
+    return figure
+
+
+def draw_head_outputs(
+    lengths: Float[Tensor, " heads"], together: float, shares: Sequence[str], title: str
+) -> Figure:
+    """How long the vector is that each head writes through its own columns of W_o, and how long their sum.
+
+    `shares` says under each head whose values it has mixed.
+    """
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.2))
+    n = len(lengths)
+    heads = ax.bar(range(n), lengths.tolist(), color=style.VALUE, width=0.7)
+    whole = ax.bar(n, together, color=style.RESIDUAL, width=0.7)
+    for bars in (heads, whole):
+        ax.bar_label(bars, [f"{bar.get_height():.1f}" for bar in bars], padding=2)
+    names = [f"head {i}\n{share}" for i, share in enumerate(shares)]
+    ax.set_xticks(range(n + 1), [*(names if n <= 10 else map(str, range(n))), "their sum"])
+    ax.tick_params(axis="x", length=0)
+    ax.set_ylabel("length of the vector")
+    ax.margins(y=0.15)
     style.headline(figure, title)
     return figure
 
@@ -87,45 +112,22 @@ def draw_head_kinds(panels: Mapping[str, Mapping[str, Float[Tensor, "layers head
             ax.set_xticks(style.thinned(values.shape[1]))
             ax.set_yticks(style.thinned(values.shape[0], 8))
             layer, head = divmod(int(values.argmax()), values.shape[1])
-            # Beside the square, not in it: with many heads a square is narrower than its number.
-            left = head > values.shape[1] / 2
-            ax.annotate(
-                f"{layer}.{head}: {values[layer, head]:.2f}",
-                (head, layer),
-                xytext=(-12 if left else 12, 0),
-                textcoords="offset points",
-                va="center",
-                ha="right" if left else "left",
-                color="white",
-                bbox={"facecolor": "black", "alpha": 0.45, "edgecolor": "none", "pad": 1.5},
+            # The number stands above: with many heads a square is narrower than it.
+            ax.add_patch(
+                Rectangle((head - 0.5, layer - 0.5), 1, 1, fill=False, edgecolor=style.MARKED, linewidth=2)
+            )
+            ax.set_title(
+                f"most {layer}.{head}: {values[layer, head]:.2f}",
+                fontsize=11,
+                fontweight="normal",
+                color=style.MARKED,
             )
         row[0].set_ylabel(f"{name}: block")
     for ax, kind in zip(axes[0], kinds, strict=True):
-        ax.set_title(kind, fontsize=12, fontweight="normal")
+        ax.annotate(kind, (0, 1), (0, 24), xycoords="axes fraction", textcoords="offset points", fontsize=12)
     for ax in axes[-1]:
         ax.set_xlabel("head")
     figure.colorbar(axes[0, 0].images[0], ax=axes, label="mean weight", shrink=0.7)
-    style.headline(figure, title)
-    return figure
-
-
-def draw_copying_silenced(groups: Sequence[tuple[str, Sequence[float]]], whole: float, title: str) -> Figure:
-    """The loss on what repeats, a row for each group of heads that was silenced, a dot for each draw."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.9 + 0.4 * len(groups)))
-    for row, (_, losses) in enumerate(groups):
-        colour = style.MARKED if len(losses) == 1 else style.RESIDUAL
-        ax.plot(losses, [row] * len(losses), "o", color=colour, alpha=0.8, markersize=7)
-        ax.annotate(
-            f"{losses[0]:.1f}" if len(losses) == 1 else f"{min(losses):.1f} to {max(losses):.1f}",
-            (max(losses), row),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-        )
-    ax.axvline(whole, color="black", linewidth=1, linestyle="--")
-    ax.set_yticks(range(len(groups)), [name for name, _ in groups])
-    highest = max(max(losses) for _, losses in groups)
-    ax.set(xlim=(0, 1.18 * highest), ylim=(len(groups) - 0.5, -0.5), xlabel="loss on repeats (nats per token)")
     style.headline(figure, title)
     return figure
 
@@ -137,9 +139,17 @@ def draw_forming(steps: Sequence[int], accuracy: Mapping[str, Float[Tensor, "see
         for seed in values.tolist():
             ax.plot(steps, [100 * share for share in seed], color=colour, linewidth=1.3, alpha=0.7)
         end = 100 * values[:, -1].mean().item()
-        ax.annotate(name, (steps[-1], end), xytext=(6, 0), textcoords="offset points", va="center", color=colour)
+        below = end > 50
+        ax.annotate(
+            name,
+            (steps[-1], end),
+            xytext=(-2, -18 if below else 10),
+            textcoords="offset points",
+            ha="right",
+            color=colour,
+        )
     ax.set(xlabel="step of training", ylabel="predicted (per cent)", ylim=(0, 104))
-    ax.set_xlim(0, 1.3 * steps[-1])
+    ax.set_xlim(0, steps[-1])
     style.headline(figure, title)
     return figure
 
@@ -159,7 +169,13 @@ def draw_silenced_heads(
             x = block + 0.7 * ((head + 0.5) / n_heads - 0.5)
             colour = style.MARKED if (block, head) == most else style.QUERY
             left.errorbar(x, value, yerr=interval, fmt="o", color=colour, markersize=5, linewidth=1.2)
+            if (block, head) == most:
+                told = f"head {block}.{head}: {value:.3f}"
+                left.annotate(
+                    told, (x, value + interval), (0, 4), textcoords="offset points", ha="center", color=colour
+                )
     left.axhline(0, color="black", linewidth=0.8)
+    left.margins(y=0.12)
     left.set_xticks(range(len(rise)))
     left.set(xlabel="block; from left to right its heads", ylabel="rise of the loss (nats per token)")
     left.set_title("one head silenced", fontsize=12, fontweight="normal")

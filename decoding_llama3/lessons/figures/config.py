@@ -1,6 +1,7 @@
 """Part 2 - the figures of what a configuration builds: arrays in, a figure out."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -79,14 +80,14 @@ def draw_width_rule(
     """The feed-forward's width by `dim`: the rule's line, and its steps; `at` has dim, unrounded and rounded."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.5))
     looks = (
-        (style.RESIDUAL, 1.5, "default"),
-        (style.FEED_FORWARD, 2, "steps-post"),
-        (style.NEUTRAL, 2, "steps-post"),
+        (style.RESIDUAL, 1.5, "default", 3),
+        (style.FEED_FORWARD, 2, "steps-post", 2),
+        (style.NEUTRAL, 6, "steps-post", 1),
     )
-    for (name, values), (colour, width, drawn) in style.with_looks(widths.items(), looks):
-        ax.plot(dims, values, label=name, color=colour, linewidth=width, drawstyle=drawn)
+    for (name, values), (colour, width, drawn, layer) in style.with_looks(widths.items(), looks):
+        ax.plot(dims, values, label=name, color=colour, linewidth=width, drawstyle=drawn, zorder=layer)
     dim, unrounded, rounded = at
-    ax.plot([dim, dim], [unrounded, rounded], "o-", color=style.MARKED, markersize=6)
+    ax.plot([dim, dim], [unrounded, rounded], "o-", color=style.MARKED, markersize=6, zorder=4)
     ax.annotate(
         f"{unrounded:,} becomes {rounded:,}", (dim, rounded), (-8, 4), textcoords="offset points",
         color=style.MARKED, ha="right", va="bottom",
@@ -99,26 +100,70 @@ def draw_width_rule(
     return figure
 
 
-def draw_shapes_by_step(panels: Mapping[str, Sequence[tuple[str, int]]], n_tokens: int, title: str) -> Figure:
-    """The tensors of a sentence on its way up, to scale in width: a line per token, the last token's marked.
-
-    Each panel is a model with its stages from the bottom to the top: name, and numbers per token.
+@dataclass(frozen=True)
+class Rung:
+    """What a sentence is at one height of a model: one bundle of rows, or some side by side, each so many numbers
+    wide. `added` rows are added to the residual stream; those `inside` belong to a block.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 5.0), sharey=True)
-    for ax, (name, stages) in zip(np.atleast_1d(axes), panels.items(), strict=True):
-        widest = max(width for _, width in stages)
-        for level, (_, width) in enumerate(stages):
-            y = level + np.linspace(0, 0.66, n_tokens)
-            colours = [*[style.RESIDUAL] * (n_tokens - 1), style.MARKED]
-            ax.hlines(y[::-1], 0, width, color=colours, linewidth=0.9)
-            shape = f"{n_tokens} x {width:,}" if width > 1 else f"{n_tokens} ids"
-            past = width > 0.6 * widest
-            x, y_words = (widest, level - 0.06) if past else (width + 0.02 * widest, level + 0.33)
-            ax.text(x, y_words, shape, ha="right" if past else "left", va="top" if past else "center", fontsize=11)
-        ax.set(xlim=(-0.01 * widest, 1.02 * widest), ylim=(-0.3, len(stages)), xticks=[])
-        ax.set_yticks(np.arange(len(stages)) + 0.33, [name for name, _ in stages])
+
+    name: str
+    widths: Sequence[int]
+    added: bool = False
+    inside: bool = False
+
+
+def draw_shapes_by_step(panels: Mapping[str, tuple[Sequence[Rung], int]], n_tokens: int, title: str) -> Figure:
+    """The rows of a sentence on its way up, to scale in width: a line per token, the last token's marked.
+
+    Each panel is a model at a scale of its own: its stages from the bottom to the top, and its number of blocks.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 5.2), sharey=True)
+    for ax, (name, (stages, n_blocks)) in zip(np.atleast_1d(axes), panels.items(), strict=True):
+        widest = max(max(stage.widths) for stage in stages)
+        for level, stage in enumerate(stages):
+            _draw_bundles(ax, level, stage, n_tokens, widest)
+        _draw_stream(ax, stages, -0.06 * widest)
+        ax.text(0, len(stages) - 1.06, "the last token", va="top", color=style.MARKED, fontsize=11)
+        inside = [level for level, stage in enumerate(stages) if stage.inside]
+        if inside:
+            ax.axhspan(min(inside) - 0.17, max(inside) + 0.83, color=style.RESIDUAL, alpha=0.13, linewidth=0)
+            ax.text(
+                1.02 * widest, max(inside) + 0.33, f"one of {n_blocks} blocks", ha="right", va="center",
+                color="dimgrey", fontsize=11,
+            )  # fmt: skip
+        ax.set(xlim=(-0.1 * widest, 1.03 * widest), ylim=(-0.3, len(stages)), xticks=[])
+        ax.set_yticks(np.arange(len(stages)) + 0.33, [stage.name for stage in stages])
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
-        ax.set_title(name, fontsize=12, fontweight="normal")
+        ax.set_title(f"{name}, at its own scale", fontsize=12, fontweight="normal")
     style.headline(figure, title)
     return figure
+
+
+def _draw_bundles(ax: Axes, level: int, stage: Rung, n_tokens: int, widest: int) -> None:
+    """The bundles of a stage side by side, and their shapes beside them, or below the one that fills the panel."""
+    y, x = (level + np.linspace(0, 0.66, n_tokens))[::-1], 0.0
+    colours = [*[style.RESIDUAL] * (n_tokens - 1), style.MARKED]
+    for width in stage.widths:
+        ax.hlines(y, x, x + width, color=colours, linewidth=0.9)
+        x += width + 0.03 * widest
+    words = ", ".join(f"{n_tokens} x {width:,}" if width > 1 else f"{n_tokens} ids" for width in stage.widths)
+    full = x > 0.7 * widest
+    at = (widest, level - 0.06) if full else (x - 0.01 * widest, level + 0.33)
+    ax.text(*at, words, ha="right" if full else "left", va="top" if full else "center", fontsize=11)
+
+
+def _draw_stream(ax: Axes, stages: Sequence[Rung], x: float) -> None:
+    """The residual stream as a line at `x`, from the first stage in which rows are added to the last, with a plus
+    at each addition.
+    """
+    added = [level for level, stage in enumerate(stages) if stage.added]
+    if not added:
+        return
+    first = min(level for level, stage in enumerate(stages) if stage.inside) - 0.67
+    ax.plot((x, x), (first, max(added) + 1.33), color=style.RESIDUAL, linewidth=4, solid_capstyle="butt")
+    circle = {"boxstyle": "circle,pad=0.1", "facecolor": style.RESIDUAL, "edgecolor": "white"}
+    for level in added:
+        ax.text(
+            x, level + 0.33, "+", ha="center", va="center", weight="bold", color="white", bbox=circle, fontsize=11
+        )

@@ -4,34 +4,40 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from decoding_llama3.lessons import style
 
 Losses = Mapping[float, float]  # by the value of a field
+Sweep = Mapping[float, Sequence[float]]  # the losses of some passages, by the value of a field
 
 
-def draw_swept_fields(panels: Mapping[str, Mapping[str, tuple[float, Losses]]], title: str) -> Figure:
+def draw_swept_fields(panels: Mapping[str, Mapping[str, tuple[float, Sweep]]], title: str) -> Figure:
     """The rise of the loss by the value of fields that stand in no matrix: a row per model, a column per field.
 
-    Each field comes with the value that the model was trained with, which is marked.
+    A small dot per passage, a line through their means. Each field comes with the value that the model was trained
+    with, which is marked. All panels have one scale, which is logarithmic beyond a tenth of a nat.
     """
     fields = next(iter(panels.values()))
     figure, axes = plt.subplots(
-        len(panels), len(fields), figsize=(style.WIDTH, 2.1 + 2.1 * len(panels)), squeeze=False, sharey="row"
+        len(panels), len(fields), figsize=(style.WIDTH, 2.1 + 2.1 * len(panels)), squeeze=False, sharey=True
     )
     for row, (model, sweeps) in zip(axes, panels.items(), strict=True):
         for ax, (field, (trained, losses)) in zip(row, sweeps.items(), strict=True):
-            values = sorted(losses)
-            rise = [losses[value] - losses[trained] for value in values]
-            ax.plot(values, rise, "o-", color=style.MODEL_COLOURS.get(model, "black"), markersize=5)
+            values, colour = sorted(losses), style.MODEL_COLOURS.get(model, "black")
+            rises = np.array([losses[value] for value in values]) - losses[trained]
+            ax.plot(values, rises.mean(axis=1), "-", color=colour)
+            for passage in rises.T:
+                ax.plot(values, passage, "o", color=colour, markersize=4, alpha=0.6, markeredgewidth=0)
             ax.plot(trained, 0, "o", color=style.MARKED, markersize=10)
             ax.axhline(0, color=style.RESIDUAL, linewidth=1, linestyle="--", zorder=0)
             whole = isinstance(trained, int)
             ax.set_xscale("log", base=2 if whole else 10)
             if whole:
                 ax.set_xticks(values, [f"{value:g}" for value in values])
+            ax.set_yscale("symlog", linthresh=0.1)
+            ax.set_yticks((-0.1, 0, 0.1, 1, 10), ["-0.1", "0", "+0.1", "+1", "+10"])
             ax.minorticks_off()
             named = f"{trained:,.0f}" if trained >= 1 else f"{trained:g}"
             ax.set_title(f"{field}, trained: {named}", fontsize=11, fontweight="normal")
@@ -43,7 +49,7 @@ def draw_swept_fields(panels: Mapping[str, Mapping[str, tuple[float, Losses]]], 
 def draw_learned_order(
     panels: Mapping[str, tuple[Sequence[str], Sequence[float], Sequence[float]]], title: str
 ) -> Figure:
-    """Tokens in groups by when they were learned: their share of the text, and mean loss; a row per model."""
+    """Tokens in groups by when they were learned: their share of the text, and their loss; a row per model."""
     figure, axes = plt.subplots(
         len(panels), 2, figsize=(style.WIDTH, 1.2 + 2.0 * len(panels)), squeeze=False, sharey="row"
     )
@@ -51,15 +57,15 @@ def draw_learned_order(
         for ax, values, words in ((row[0], shares, [f"{s:.0%}" for s in shares]), (row[1], losses, None)):
             known = [0.0 if np.isnan(value) else value for value in values]
             ax.barh(list(names), known, color=style.NEUTRAL if ax is row[0] else style.MODEL_COLOURS.get(model))
-            words = words or ["none in this text" if np.isnan(value) else f"{value:.1f}" for value in values]
+            words = words or ["none in this text" if np.isnan(value) else f"{value:.2f}" for value in values]
             for y, (value, word) in enumerate(zip(known, words, strict=True)):
                 ax.text(value, y, f" {word}", va="center", fontsize=11)
             ax.set_xlim(0, 1.2 * max(known))
         row[0].invert_yaxis()
         row[0].set_ylabel(f"{model}\npieces")
         row[0].xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes[-1][0].set_xlabel("share of the text's tokens")
-    axes[-1][1].set_xlabel("mean loss (nats per token)")
+    axes[-1][0].set_xlabel("share of the text's bytes")
+    axes[-1][1].set_xlabel("loss (nats per byte)")
     style.headline(figure, title)
     return figure
 
@@ -87,11 +93,16 @@ def draw_context_lengths(panels: Mapping[str, tuple[int, Losses]], title: str) -
 
 
 def draw_memory_need(
-    formats: Mapping[str, float], lengths: Sequence[int], needs: Mapping[str, Sequence[float]], title: str
+    formats: Mapping[str, float],
+    lengths: Sequence[int],
+    needs: Mapping[str, Sequence[float]],
+    scores: float,
+    title: str,
 ) -> Figure:
     """Left, GB of the weights in some number formats; right, GB of all that is needed, by the context.
 
-    `needs` are stacked in their order; lines at 24 and 80 GB are the sizes of cards.
+    `needs` are stacked in their order; lines at 24 and 80 GB are the sizes of cards. `scores` is what does not
+    fit the picture: GB for the last length, if attention wrote all its scores down.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.0), width_ratios=(2, 3))
     left.barh(list(formats), list(formats.values()), color=style.RESIDUAL)
@@ -108,40 +119,50 @@ def draw_memory_need(
         right.axhline(card, color="black", linewidth=1, linestyle="--")
         right.text(-0.45, card, f"a card of {card} GB", va="bottom", fontsize=11)
     right.set_xticks(x, [f"{length:,}" for length in lengths])
-    right.set(xlabel="tokens in the context", ylabel="GB", ylim=(0, max(150, 1.1 * bottom.max())))
+    right.set(xlabel="tokens in the context", ylabel="GB", ylim=(0, max(150, 1.3 * bottom.max())))
     right.legend(loc="upper left")
+    right.text(
+        len(lengths) - 0.6, 1.04 * bottom[-1], f"never written down:\nscores, {scores:,.0f} GB", ha="right",
+        va="bottom", color="dimgrey", fontsize=11, linespacing=1.3,
+    )  # fmt: skip
     style.headline(figure, title)
     return figure
 
 
 def draw_equal_work(
-    groups: Mapping[str, Mapping[str, float]], pairs: Mapping[str, tuple[float, float]], title: str
+    groups: Mapping[str, Mapping[str, float]],
+    baseline: float,
+    read: Mapping[str, Mapping[float, float]],
+    title: str,
 ) -> Figure:
-    """Left, bits per byte of shapes that had the same work, in groups; right, two vocabularies after more work."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.0), width_ratios=(3, 2))
+    """Left, bits per byte of shapes that had the same work, in groups, a dashed line at the `baseline`.
+
+    Right, the same against the tokens that were read, whatever the work: a line for each width.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.2), width_ratios=(3, 2))
+    left.axvline(baseline, color=style.RESIDUAL, linewidth=1, linestyle="--", zorder=0)
     y, names = 0.0, {}
-    for (group, found), colour in style.with_looks(groups.items(), style.VARIANTS[1:]):
+    for (group, found), colour in style.with_looks(groups.items(), style.VARIANTS):
+        left.text(0, y - 0.75, group, color=colour, va="center", fontsize=11, fontweight="bold",
+                  transform=left.get_yaxis_transform())  # fmt: skip
         for name, value in found.items():
             left.plot(value, y, "o", color=colour, markersize=8)
             left.text(value, y, f"  {value:.3f}", va="center", color=colour, fontsize=11)
             names[y] = name
             y += 1
-        left.text(0.99, y - 0.5 - len(found) / 2, group, color=colour, ha="right", va="center", fontsize=11,
-                  transform=left.get_yaxis_transform())  # fmt: skip
-        y += 0.7
+        y += 0.9
     left.set_yticks(list(names), list(names.values()))
     left.invert_yaxis()
+    left.xaxis.set_major_locator(MaxNLocator(4))
     low, high = left.get_xlim()
-    left.set(xlim=(low, high + 0.9 * (high - low)), xlabel="bits per byte, held-out text")
-    _draw_pairs(right, pairs)
+    left.set(xlim=(low, high + 0.25 * (high - low)), xlabel="bits per byte, held-out text")
+    for (name, by_tokens), colour in style.with_looks(read.items(), (style.VARIANTS[0], *style.VARIANTS[4:])):
+        millions = [tokens / 1e6 for tokens in by_tokens]
+        right.plot(millions, list(by_tokens.values()), "o-", color=colour, label=name)
+    right.set_xscale("log")
+    right.set_xticks((0.5, 1, 2, 5, 10), ["0.5", "1", "2", "5", "10"])
+    right.minorticks_off()
+    right.set(xlabel="tokens read (millions)", ylabel="bits per byte")
+    right.legend()
     style.headline(figure, title)
     return figure
-
-
-def _draw_pairs(ax: Axes, pairs: Mapping[str, tuple[float, float]]) -> None:
-    for (name, ends), colour in style.with_looks(pairs.items(), (style.RESIDUAL, "black")):
-        ax.plot((0, 1), ends, "o-", color=colour)
-        ax.text(1.06, ends[1], f"{name}:\n{ends[1] - ends[0]:+.3f}", color=colour, va="center")
-    ax.set_xticks((0, 1), ["4,096", "8,192"])
-    ax.margins(y=0.15)
-    ax.set(xlim=(-0.15, 2.0), xlabel="vocab_size", ylabel="bits per byte")

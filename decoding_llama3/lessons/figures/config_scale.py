@@ -57,26 +57,30 @@ def in_bytes(n_bytes: float) -> str:
     return f"{n_bytes / size:,.1f} {unit}"
 
 
-def draw_to_scale(config: LlamaConfig, load: Load, title: str, before: LlamaConfig | None = None) -> Figure:
-    """The whole model, one of its blocks enlarged, and what lies on a card; dashed, the model `before`."""
+def draw_to_scale(
+    config: LlamaConfig, title: str, load: Load | None = None, before: LlamaConfig | None = None
+) -> Figure:
+    """The whole model, one of its blocks enlarged, and the load of a card, if any; dashed, the model `before`."""
     figure = plt.figure(figsize=(style.WIDTH, 5.4))
     left, right = figure.subfigures(1, 2, squeeze=False, width_ratios=(4, 5))[0]
     tower = left.subplots()
     _draw_tower(tower, config, before)
     _name_floors(tower, config)
-    block, fields, card = right.subplots(3, 1, height_ratios=(5, 5, 5))
+    block, fields, *card = right.subplots(3 if load else 2, 1)
     _draw_block(block, config)
     _name_lengths(fields, config)
-    _draw_card(card, load)
+    if load:
+        _draw_card(card[0], load)
     style.headline(figure, title)
     return figure
 
 
 def draw_towers(models: Mapping[str, tuple[LlamaConfig, str]], title: str) -> Figure:
-    """Several models side by side, each at a scale of its own, and below it what is said of it."""
-    figure, axes = plt.subplots(1, len(models), figsize=(style.WIDTH, 4.3))
+    """Models side by side, each at a scale of its own, which a square below shows; above, what is said of it."""
+    figure, axes = plt.subplots(1, len(models), figsize=(style.WIDTH, 4.6))
     for ax, (name, (config, words)) in zip(axes, models.items(), strict=True):
         _draw_tower(ax, config)
+        _add_scale(ax, config, 0.4, "")
         ax.set_title(f"{name}\n{words}", fontsize=11, fontweight="normal", loc="center", linespacing=1.4)
     style.headline(figure, title)
     return figure
@@ -162,20 +166,36 @@ def _name_floors(ax: Axes, config: LlamaConfig) -> None:
             words, at, shift, textcoords="offset points", ha=align[0], va=align[1], fontsize=11,
             annotation_clip=False, bbox={"color": "white", "alpha": 0.7, "pad": 0.5},
         )  # fmt: skip
+    _add_scale(ax, config, 1.9, " parameters")
+
+
+def _add_scale(ax: Axes, config: LlamaConfig, below: float, unit: str) -> None:
+    """A square of a round number of parameters at the scale of the tower above it."""
     area = round_area(config.n_params)
     square = AuxTransformBox(ax.transData)
     square.add_artist(Rectangle((0, 0), area**0.5, area**0.5, color=_INK, linewidth=0))
-    row = HPacker(children=[square, TextArea(f"{area:,} parameters")], align="center", pad=0, sep=6)
+    row = HPacker(
+        children=[square, TextArea(f"{in_words(area)}{unit}", textprops={"fontsize": 11})],
+        align="center",
+        pad=0,
+        sep=6,
+    )
     ax.add_artist(
         AnchoredOffsetbox(
             "upper center",
             child=row,
             frameon=False,
-            borderpad=1.9,
+            borderpad=below,
             bbox_to_anchor=(0.5, 0),
             bbox_transform=ax.transAxes,
         )
     )
+
+
+def in_words(count: int) -> str:
+    """A round number in words: "10 million"."""
+    size, unit = next(((s, u) for s, u in ((10**9, " billion"), (10**6, " million")) if count >= s), (1, ""))
+    return f"{count / size:,g}{unit}"
 
 
 def round_area(n_params: int) -> int:
@@ -226,8 +246,14 @@ def _draw_card(ax: Axes, load: Load) -> None:
     ax.barh(0.5, load.cache / gb, left=load.weights / gb, height=0.86, color=style.KEY)
     ax.text(0, 1.62, f"weights in bfloat16: {in_bytes(load.weights)}", color="dimgrey", va="bottom")
     ax.text(0, 1.12, f"cache of {load.texts}: {in_bytes(load.cache)}", color="#B07900", va="bottom")
-    whole = load.cards * load.card / gb
-    ax.set(ylim=(-0.08, 2.1), xlim=(-0.015 * whole, 1.015 * whole), yticks=[])
+    whole, used = load.cards * load.card / gb, (load.weights + load.cache) / gb
+    words = f"a graphics card of {load.card / gb:.0f} GB"
+    words = words if load.cards == 1 else f"{load.cards} graphics cards of {load.card / gb:.0f} GB each"
+    if used > whole:
+        look = {"fill": False, "edgecolor": style.WRONG, "hatch": "///", "linewidth": 1.5}
+        ax.add_patch(Rectangle((whole, 0.07), used - whole, 0.86, gid="too much", **look))
+        words += f": {used - whole:.1f} GB too much"
+    end = max(whole, used)
+    ax.set(ylim=(-0.08, 2.1), xlim=(-0.015 * end, 1.015 * end), yticks=[])
     ax.spines["left"].set_visible(False)
-    card = f"a graphics card of {load.card / gb:.0f} GB"
-    ax.set_xlabel(card if load.cards == 1 else f"{load.cards} graphics cards of {load.card / gb:.0f} GB each")
+    ax.set_xlabel(words, color=style.WRONG if used > whole else "black")

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -40,7 +39,7 @@ class Passage:
 def draw_passage(passage: Passage, lit: Sequence[int], says: Sequence[str], title: str) -> Figure:
     """A token's numbers as squares: x, gate and value branch, their product, and what is written.
 
-    `lit` are the hidden features that are marked, the strongest first; `says` is a line on each, for some of them.
+    `lit` are the hidden features that are marked, the strongest first; `says` is a line on each of the first.
     """
     figure = plt.figure(figsize=(style.WIDTH, 5.6), layout="none")
     places = {
@@ -62,15 +61,25 @@ def draw_passage(passage: Passage, lit: Sequence[int], says: Sequence[str], titl
         values = getattr(passage, name)
         _draw_squares(ax, values)
         ax.set_title(f"{names[name]}: {len(values):,}", fontsize=11, fontweight="normal", loc="center")
-    columns = _columns(len(passage.h))
-    for feature in lit:
-        corner = (feature % columns - 0.5, feature // columns - 0.5)
-        panels["h"].add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=style.MARKED, linewidth=1.6))
+    _mark(panels["h"], lit, len(says), _columns(len(passage.h)))
     _draw_arrows(figure)
     for line, text in enumerate(says):
-        figure.text(0.565, 0.40 - 0.072 * line, drawable(text), color=style.MARKED, fontsize=12, va="top")
+        figure.text(0.565, 0.40 - 0.068 * line, drawable(text), color=style.MARKED, fontsize=12, va="top")
+    note = "The place of a square in its block has no meaning."
+    figure.text(0.565, 0.40 - 0.068 * len(says), note, color="dimgrey", fontsize=11, va="top")
     style.headline(figure, title)
     return figure
+
+
+def _mark(ax: Axes, lit: Sequence[int], numbered: int, columns: int) -> None:
+    """A frame around each lit feature, and beside the first of them its number."""
+    for i, feature in enumerate(lit):
+        row, column = divmod(feature, columns)
+        ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=style.MARKED, linewidth=1.6))
+        if i < numbered:
+            side = -1 if column > columns / 2 else 1
+            at = {"va": "center", "ha": "left" if side > 0 else "right", "fontsize": 10, "color": style.MARKED}
+            ax.text(column + 0.8 * side, row, f"{feature:,}", **at)
 
 
 def _draw_arrows(figure: Figure) -> None:
@@ -80,7 +89,7 @@ def _draw_arrows(figure: Figure) -> None:
         ((0.165, 0.42), (0.23, 0.24), "$W_{up}$", (0.18, 0.27)),
         ((0.50, 0.66), (0.56, 0.66), "", (0, 0)),
         ((0.50, 0.26), (0.56, 0.56), "×", (0.535, 0.6)),
-        ((0.83, 0.655), (0.875, 0.655), "$W_{down}$", (0.852, 0.60)),
+        ((0.83, 0.655), (0.875, 0.655), "$W_{down}$", (0.853, 0.70)),
     ):
         arrow = {"arrowstyle": "->", "color": "dimgrey", "linewidth": 1.5}
         figure.add_artist(Annotation("", end, start, xycoords="figure fraction", arrowprops=arrow))
@@ -110,7 +119,7 @@ def draw_hinges(
     ax.axvspan(-within, within, color="lightgrey", alpha=0.35, linewidth=0)
     ax.text(0, 0.97, "fitted here", color="dimgrey", ha="center", va="top", transform=ax.get_xaxis_transform())
     ax.plot(x, x * x, color="black", linewidth=5, alpha=0.25)
-    looks = ((style.RESIDUAL, "-"), (style.WRONG, "-"), (style.GATE, "--"))
+    looks = ((style.WRONG, "-"), (style.GATE, "--"))
     for (name, values), (colour, dash) in style.with_looks(curves.items(), looks):
         ax.plot(x, values, dash, color=colour, linewidth=2)
         ax.annotate(
@@ -171,7 +180,7 @@ def draw_silu(g: Float[Tensor, " hidden"], title: str, within: float = 6.0) -> F
 
 def draw_toy_gate(g: Float[Tensor, " features"], u: Float[Tensor, " features"], title: str) -> Figure:
     """A few hidden features: what the gate reads, the gate, the value, the product; each bar says its value."""
-    figure, axes = plt.subplots(1, 4, figsize=(style.WIDTH, 3.2))
+    figure, axes = plt.subplots(1, 4, figsize=(style.WIDTH, 3.2), sharey=True)
     gate = F.silu(g)
     parts = {
         "the gate reads, g": (g, style.RESIDUAL),
@@ -186,26 +195,45 @@ def draw_toy_gate(g: Float[Tensor, " features"], u: Float[Tensor, " features"], 
         ax.set_xticks(range(len(values)))
         ax.set_yticks([])
         ax.set_title(name, **PLAIN)
-        ax.margins(y=0.2)
+        ax.margins(y=0.12)
     figure.supxlabel("hidden feature", fontsize=12)
     style.headline(figure, title)
     return figure
 
 
+MACHINE = {  # where each stage stands: across, upwards, and its colour
+    "x": (0.0, 0.0, style.NORM),
+    "g": (1.6, 1.3, style.RESIDUAL),
+    "silu(g)": (2.9, 1.3, style.GATE),
+    "u": (2.25, -1.3, style.NEUTRAL),
+    "h": (4.4, 0.0, style.FEED_FORWARD),
+    "y": (6.0, 0.0, "black"),
+}
+
+
 def draw_machine(stages: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """A handful of numbers on their way from left to right, a column of boxes for each stage."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 2.9))
-    colours = (style.NORM, style.RESIDUAL, style.GATE, style.NEUTRAL, style.FEED_FORWARD, "black")
-    for column, ((name, values), colour) in enumerate(zip(stages.items(), colours, strict=True)):
-        ax.text(column, 1.25, name, ha="center", va="center", fontsize=12)
+    """A handful of numbers on their way from left to right, on two tracks between x and h as in the formula."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
+    for name, values in stages.items():
+        across, upwards, colour = MACHINE[name]
+        half = len(values) / 2
+        ax.text(across, upwards + 0.55 * half + 0.12, name, ha="center", va="bottom", fontsize=12)
         for row, value in enumerate(values):
-            y = 0.0 if len(values) == 1 else 0.5 - row
-            ax.add_patch(Rectangle((column - 0.36, y - 0.3), 0.72, 0.6, facecolor=colour, alpha=0.25, linewidth=0))
-            ax.text(column, y, f"{value:.4g}", ha="center", va="center", fontsize=14)
-    last = len(stages) - 1
-    for start, sign in ((2.5, "×"), (3.5, "="), (last - 0.5, "→"), (0.5, "→")):
-        ax.text(start, 0, sign, ha="center", va="center", fontsize=16, color="dimgrey")
-    ax.set(xlim=(-0.6, last + 0.6), ylim=(-1.0, 1.5))
+            y = upwards + 0.55 * (half - 0.5 - row)
+            corner = (across - 0.4, y - 0.25)
+            ax.add_patch(Rectangle(corner, 0.8, 0.5, facecolor=colour, alpha=0.25, linewidth=0))
+            ax.text(across, y, f"{value:.4g}", ha="center", va="center", fontsize=14)
+    for start, end, label, at in (
+        ((0.45, 0.3), (1.15, 1.2), "$W_{gate}$", (0.6, 1.0)),
+        ((0.45, -0.3), (1.8, -1.3), "$W_{up}$", (0.9, -1.15)),
+        ((2.05, 1.3), (2.45, 1.3), "", (0, 0)),
+        ((3.35, 1.2), (3.95, 0.3), "", (0, 0)),
+        ((2.7, -1.3), (3.95, -0.3), "×", (3.5, 0.0)),
+        ((4.85, 0.0), (5.55, 0.0), "$W_{down}$", (5.2, 0.3)),
+    ):
+        ax.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": "dimgrey", "linewidth": 1.5})
+        ax.text(*at, label, ha="center", va="center", color="dimgrey", fontsize=20 if label == "×" else 13)
+    ax.set(xlim=(-0.5, 6.5), ylim=(-2.0, 2.4))
     ax.set_axis_off()
     style.headline(figure, title)
     return figure
@@ -238,32 +266,35 @@ def draw_paired(
     return figure
 
 
-def draw_alone(moved: Mapping[str, Float[Tensor, "changed results"]], words: Sequence[str], title: str) -> Figure:
-    """How far each result of a part moves when one token is changed: a row per token changed."""
-    figure, axes = plt.subplots(1, len(moved), figsize=(style.WIDTH, 4.7))
+def draw_alone(moved: Mapping[str, Float[Tensor, "results changed"]], words: Sequence[str], title: str) -> Figure:
+    """How far each result moves, a row each, when one token is changed, a column each; a panel per part."""
+    figure, axes = plt.subplots(1, len(moved), figsize=(style.WIDTH, 5.0), layout="compressed")
     for ax, (name, values) in zip(axes, moved.items(), strict=True):
-        shown = (values / values.max()).sqrt()  # so that a small movement can be seen
-        ax.imshow(shown.numpy(), cmap="Greys", vmin=0, vmax=1)
+        root = (values / values.max()).sqrt()  # so that a small movement can be seen
+        ax.imshow(root.numpy(), cmap="Greys", vmin=0, vmax=1)
         ax.set_title(name, **PLAIN)
         labels = [drawable(word) for word in words]
         ax.set_xticks(range(len(words)), labels, rotation=90)
         ax.set_yticks(range(len(words)), labels if ax is axes[0] else [""] * len(words))
-        ax.set_xlabel("its result moves")
-    axes[0].set_ylabel("this token is changed")
+        ax.set_xlabel("this token is changed")
+    axes[0].set_ylabel("the result of this one moves")
+    bar = figure.colorbar(axes[0].images[0], ax=axes, shrink=0.6, ticks=[0, 1])
+    bar.ax.set_yticklabels(["not at all", "most"])
     style.headline(figure, title)
     return figure
 
 
-def draw_hidden_widths(widths: Mapping[str, int], title: str) -> Figure:
-    """One width after another, a bar for each, with the step that leads to it."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 2.9))
-    values = np.array(list(widths.values()))
-    shown = ax.barh(range(len(values)), values, color=style.FEED_FORWARD, height=0.6)
-    for bar in list(shown)[:-1]:
-        bar.set_alpha(0.4)
-    ax.bar_label(shown, [f"{value:,}" for value in values.tolist()], padding=4)
-    ax.set_yticks(range(len(values)), list(widths))
-    ax.invert_yaxis()
-    ax.set(xlabel="hidden features", xlim=(0, 1.15 * values.max()))
+def draw_gate_curves(
+    z: Float[Tensor, " points"], curves: Mapping[str, Float[Tensor, " points"]], title: str
+) -> Figure:
+    """What makes the gate of what it reads, a small panel for each curve; that of Llama in the gate's colour."""
+    figure, axes = plt.subplots(1, len(curves), figsize=(style.WIDTH, 2.6), sharey=True)
+    for ax, (name, values) in zip(axes, curves.items(), strict=True):
+        ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
+        ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
+        ax.plot(z, values, color=style.GATE if name.startswith("SwiGLU") else "dimgrey")
+        ax.set_title(name, **PLAIN | {"fontsize": 11})
+        ax.set_xlabel("g")
+    axes[0].set_ylabel("the gate")
     style.headline(figure, title)
     return figure

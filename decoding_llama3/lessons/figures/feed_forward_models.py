@@ -8,6 +8,7 @@ from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -22,22 +23,29 @@ def draw_as_table(
 ) -> Figure:
     """Rise of the loss by block, without its feed-forward and with vectors in the place of what it writes.
 
-    A bar is the mean of its draws, a line on it goes from the lowest to the highest.
+    A bar is the mean of its draws, a line on it goes from the lowest to the highest. The first block of each model
+    has a panel of its own, the others another axis.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 4.2), squeeze=False)
-    colours = (style.RESIDUAL, style.WRONG, style.FEED_FORWARD)
-    for ax, (name, (blocks, rises)) in zip(axes[0], panels.items(), strict=True):
-        for i, ((kind, values), colour) in enumerate(zip(rises.items(), colours, strict=True)):
-            x, mean = np.arange(len(blocks)) + 0.28 * (i - 1), values.mean(dim=1)
-            ax.bar(x, mean.tolist(), 0.27, color=colour, label=kind)
-            ax.vlines(x, values.amin(dim=1), values.amax(dim=1), color="black", linewidth=1.5)
-        first, top = list(rises.values())[-1][0].mean().item(), max(v.max().item() for v in rises.values())
-        at = (0.18, max(first, 0) + 0.06 * top)  # beside the other bars of the first block
-        ax.text(*at, f"{first:+.2f}", color=colours[-1], va="bottom", fontweight="bold")
-        ax.axhline(0, color="black", linewidth=0.8)
-        ax.set_xticks(range(len(blocks)), map(str, blocks))
-        ax.set_title(name, fontsize=12, fontweight="normal")
-        ax.set_xlabel("block")
+    figure, axes = plt.subplots(
+        1, 2 * len(panels), figsize=(style.WIDTH, 4.4), squeeze=False, width_ratios=(5, 8) * len(panels)
+    )
+    colours = (style.RESIDUAL, style.NEUTRAL, style.WRONG, style.FEED_FORWARD)
+    for left, right, (name, (blocks, rises)) in zip(axes[0, ::2], axes[0, 1::2], panels.items(), strict=True):
+        for ax, chosen in ((left, slice(0, 1)), (right, slice(1, None))):
+            for i, ((kind, values), colour) in enumerate(zip(rises.items(), colours, strict=True)):
+                shown = values[chosen]
+                x = np.arange(len(shown)) + 0.21 * (i - 1.5)
+                bars = ax.bar(x, shown.mean(dim=1).tolist(), 0.2, color=colour, label=kind)
+                ax.vlines(x, shown.amin(dim=1), shown.amax(dim=1), color="black", linewidth=1.5)
+                if ax is left:
+                    said = [f"{v:+.1f}" if abs(v) > 1 else f"{v:+.2f}" for v in shown.mean(dim=1).tolist()]
+                    ax.bar_label(bars, said, fontsize=9, padding=3)
+            ax.axhline(0, color="black", linewidth=0.8)
+            ax.set_xticks(range(len(blocks[chosen])), map(str, blocks[chosen]))
+            ax.set_xlabel("block")
+        left.margins(y=0.1)
+        left.set_title(name, fontsize=12, fontweight="normal")
+        right.set_title("the others", fontsize=12, fontweight="normal")
     axes[0, 0].set_ylabel("loss rises by (nats per token)")
     _legend_below(figure, axes[0, 0])
     style.headline(figure, title)
@@ -45,7 +53,7 @@ def draw_as_table(
 
 
 def draw_gate_inputs(panels: Mapping[str, tuple[Float[Tensor, " gates"], float, float]], title: str) -> Figure:
-    """How often a gate reads which number; of the negative side the share of gates, and of what they pass."""
+    """How often a gate reads which number; of the negative side the share of gates, and of the squares of h."""
     figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.6), squeeze=False)
     for ax, (name, (values, share, carried)) in zip(axes[0], panels.items(), strict=True):
         low, high = values.quantile(0.002).item(), values.quantile(0.998).item()
@@ -54,7 +62,7 @@ def draw_gate_inputs(panels: Mapping[str, tuple[Float[Tensor, " gates"], float, 
         middle = (edges[1:] + edges[:-1]) / 2
         for side, colour in ((middle < 0, style.GATE), (middle >= 0, style.RESIDUAL)):
             ax.bar(middle[side], counts[side], np.diff(edges)[side], color=colour)
-        text = f"{share:.0%} of the gates,\n{carried:.0%} of the sum of |h|"
+        text = f"{share:.0%} of the gates,\n{carried:.0%} of the squares of h"
         ax.text(0.02, 0.97, text, color=style.GATE, va="top", transform=ax.transAxes)
         ax.set_title(name, fontsize=12, fontweight="normal")
         ax.set(xlabel="what the gate reads, g", yticks=[], ylim=(0, 1.35 * counts.max()))
@@ -86,7 +94,7 @@ def draw_few(
 
 def draw_text(values: Float[Tensor, " tokens"], tokens: Sequence[str], title: str, width: int = 88) -> Figure:
     """The tokens as running text, each on the colour of its value: blue below zero, red above."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.0))
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 1.9 + len("".join(tokens)) / width / 3))
     limit = values.abs().max().item() or 1.0
     colour = colormaps[style.DIVERGING]
     norm = TwoSlopeNorm(0, -limit, limit)
@@ -104,6 +112,10 @@ def draw_text(values: Float[Tensor, " tokens"], tokens: Sequence[str], title: st
         column += len(text)
     ax.set(xlim=(0, width), ylim=(-line - 0.8, 0.7))
     ax.set_axis_off()
+    scale = ScalarMappable(norm, colour)
+    figure.colorbar(
+        scale, ax=ax, location="bottom", shrink=0.3, aspect=25, ticks=[-limit, 0, limit], format="%+.1f"
+    )
     style.headline(figure, title)
     return figure
 
@@ -114,21 +126,21 @@ def draw_sinking(
     ],
     title: str,
 ) -> Figure:
-    """What silencing a feature does to the words that it pushes, by how much it said at a token; a dot per token.
+    """What silencing a feature does to the words that it pushes, by its h at a token; a dot per token.
 
-    Grey dots: what silencing other features does to the same words at the same tokens.
+    Grey dots: what silencing other features, that write as much there, does to the same words.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 4.2), squeeze=False)
     for ax, (name, (words, said, change, others)) in zip(axes[0], panels.items(), strict=True):
         for i, draw in enumerate(others):
-            label = "another feature of the block silenced" if i == 0 else None
+            label = "others of the block, that write as much there, silenced" if i == 0 else None
             ax.plot(said, draw, ".", color=style.RESIDUAL, alpha=0.5, markersize=4, label=label)
         ax.plot(said, change, "o", color=style.MARKED, markersize=5, label="the feature silenced")
         ax.axhline(0, color="black", linewidth=0.8)
         ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
         ax.set_title(f"{name}: {drawable(words)}", fontsize=12, fontweight="normal")
-        ax.set_xlabel("what the feature says, h towards its words")
-    axes[0, 0].set_ylabel("log p of its words, change (nats)")
+        ax.set_xlabel("its h, the sign so that + pushes the words")
+    axes[0, 0].set_ylabel("log p of the words changes by (nats)")
     _legend_below(figure, axes[0, 0])
     style.headline(figure, title)
     return figure
@@ -139,16 +151,26 @@ def draw_pushers_silenced(
     word: str,
     title: str,
 ) -> Figure:
-    """The probability of a word by how many hidden features are silenced: its pushers, and others by chance."""
+    """The probability of a word by how many hidden features are silenced: its pushers, and others by chance.
+
+    Equal steps upwards are equal steps of the log odds, ln p / (1 - p).
+    """
     figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 4.0), squeeze=False)
     for ax, (name, (counts, pushers, others)) in zip(axes[0], panels.items(), strict=True):
         x = range(len(counts))
+        ax.set_yscale("logit")
         for (kind, draws), colour in zip(others.items(), (style.RESIDUAL, style.NEUTRAL), strict=True):
             for i, draw in enumerate(draws):
-                ax.plot(x, draw, "o-", color=colour, markersize=4, linewidth=1, label=kind if i == 0 else None)
-        ax.plot(x, pushers, "o-", color=style.MARKED, label="that push the word most")
+                inside = draw.clamp(1e-6, 1 - 1e-6)
+                ax.plot(x, inside, "o-", color=colour, markersize=4, linewidth=1, label=kind if i == 0 else None)
+        inside = np.clip(pushers, 1e-6, 1 - 1e-6)
+        ax.plot(x, inside, "o-", color=style.MARKED, label="that push the word most")
+        ax.axhline(0.5, color="lightgrey", linewidth=1, zorder=0)
         ax.set_xticks(x, [f"{count:,}" for count in counts])
-        ax.set_ylim(0, 1.08 * max(max(pushers), *(draws.max().item() for draws in others.values())))
+        low, high = ax.get_ylim()
+        steps = [p for p in (1e-5, 1e-4, 0.001, 0.01, 0.1, 0.5, 0.9, 0.99, 0.999, 0.9999) if low < p < high]
+        ax.set_yticks(steps or [low, high], [f"{p:.4g}" for p in steps or [low, high]])
+        ax.minorticks_off()
         ax.set_title(name, fontsize=12, fontweight="normal")
         ax.set_xlabel("features silenced")
     axes[0, 0].set_ylabel(f"probability of {drawable(word)}")

@@ -11,9 +11,6 @@ from torch import Tensor
 
 from decoding_llama3.lessons import style
 
-FLOAT32 = float(np.finfo(np.float32).max)
-STAGES = ("as it arrives, x", "divided by its RMS", "weighted: what the part reads, y")
-
 
 def draw_sum(writes: Mapping[str, Sequence[float]], title: str) -> Figure:
     """A stream of a few features: what each part adds, and the sum so far; each bar says its value."""
@@ -30,24 +27,9 @@ def draw_sum(writes: Mapping[str, Sequence[float]], title: str) -> Figure:
             ax.axhline(0, color="black", linewidth=0.8)
             ax.set(ylim=(-limit, limit), xticks=range(len(values)), yticks=[])
         axes[0, column].set_title(name, fontsize=12, fontweight="normal")
-    axes[0, 0].set_ylabel("is added")
-    axes[1, 0].set_ylabel("the stream then")
-    style.headline(figure, title)
-    return figure
-
-
-def draw_slope(weights: Sequence[float], title: str) -> Figure:
-    """A loss that is the square of a weight minus 2, with its slope at some weights."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.4))
-    w = np.linspace(-1, 5, 200)
-    ax.plot(w, (w - 2) ** 2, color=style.RESIDUAL)
-    for at in weights:
-        slope, loss = 2 * (at - 2), (at - 2) ** 2
-        ends = np.array([at - 0.6, at + 0.6])
-        ax.plot(ends, loss + slope * (ends - at), color=style.MARKED)
-        ax.plot(at, loss, "o", color=style.MARKED)
-        ax.text(at + 0.15, loss + 0.35, f"w = {at:g}: gradient {slope:+g}", va="bottom", ha="center")
-    ax.set(xlabel="a weight, w", ylabel="the loss, (w - 2)²", ylim=(-0.8, 11))
+    axes[0, 0].set_ylabel("written")
+    axes[1, 0].set_ylabel("stream after it")
+    figure.supxlabel("feature", fontsize=12)
     style.headline(figure, title)
     return figure
 
@@ -64,56 +46,6 @@ def draw_precision(
         ax.text(x, y, name, color=colour, ha="right" if low else "left")
     ax.set_xscale("log")
     ax.set(ylim=(-0.08, 1.15), xlabel="RMS of the numbers before the norm", ylabel="RMS after it")
-    style.headline(figure, title)
-    return figure
-
-
-def draw_overflow(sizes: Mapping[str, Sequence[Sequence[float]]], title: str) -> Figure:
-    """The size of the stream after each block, a line for each stack; a line ends where it overflows."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
-    colours = (style.NORM, style.WRONG, style.GATE)[: len(sizes)]
-    for (name, rows), colour in zip(sizes.items(), colours, strict=True):
-        values = np.array(rows)
-        for row in values:
-            ax.plot(np.arange(len(row)), np.where(np.isfinite(row), row, np.nan), color=colour, linewidth=1.8)
-        finite = np.isfinite(values).all(axis=0)
-        last = int(np.flatnonzero(finite)[-1])
-        ax.annotate(
-            name,
-            (last, np.median(values[:, last])),
-            xytext=(6, 8),
-            textcoords="offset points",
-            color=colour,
-            ha="right" if finite.all() else "left",
-        )
-    ax.set_yscale("log")
-    ax.axhline(FLOAT32, color="black", linewidth=1, linestyle="--")
-    ax.text(len(next(iter(sizes.values()))[0]) - 1, 1e36, "the largest float32", ha="right", va="top")
-    ax.set(ylim=(0.3, 1e40), xlabel="blocks", ylabel="RMS of the stream")
-    style.headline(figure, title)
-    return figure
-
-
-def draw_bars(stages: Sequence[Float[Tensor, " dim"]], loudest: int, title: str) -> Figure:
-    """One vector in three stages, a bar for each feature; the loudest feature is marked in all of them."""
-    figure, axes = plt.subplots(3, 1, figsize=(style.WIDTH, 5.2), sharex=True)
-    for ax, values, name in zip(axes, stages, STAGES, strict=True):
-        size = values.square().mean().sqrt().item()
-        colours = [style.MARKED if i == loudest else style.NORM for i in range(len(values))]
-        ax.bar(range(len(values)), values.tolist(), width=1.0, color=colours)
-        ax.axhspan(-size, size, color=style.NEUTRAL, alpha=0.25, linewidth=0, zorder=0)
-        ax.set_title(f"{name}   (RMS {size:.2f})", fontsize=12, fontweight="normal")
-        ax.set_xlim(-1, len(values))
-    axes[0].annotate(
-        f"feature {loudest:,}",
-        (loudest, stages[0][loudest]),
-        xytext=(-8, 0),
-        textcoords="offset points",
-        ha="right",
-        va="center",
-        color=style.MARKED,
-    )
-    axes[-1].set_xlabel("feature")
     style.headline(figure, title)
     return figure
 
@@ -154,35 +86,6 @@ def draw_scaled(vectors: Sequence[Float[Tensor, " features"]], title: str) -> Fi
     return figure
 
 
-def draw_circle(
-    points: Float[Tensor, "points 2"],
-    divided: Float[Tensor, "points 2"],
-    weighted: Float[Tensor, "points 2"] | None,
-    title: str,
-) -> Figure:
-    """Points of the plane and where the division by their RMS takes them; beside it where the weights do."""
-    angles = torch.linspace(0, 2 * torch.pi, 181)
-    ring = 2**0.5 * torch.stack([angles.cos(), angles.sin()], dim=1)
-    panels = [(points, divided, ring, "divided by its RMS")]
-    if weighted is not None:
-        panels.append((divided, weighted, ring * (weighted / divided)[0], "times the weights"))
-    figure, axes = plt.subplots(1, len(panels), figsize=(4.5 * len(panels), 4.3), squeeze=False)
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(points)))
-    for ax, (start, end, ring, name) in zip(axes[0], panels, strict=True):
-        ax.plot(*ring.T, color=style.RESIDUAL, linewidth=1)
-        for a, b, colour in zip(start.tolist(), end.tolist(), colours, strict=True):
-            ax.annotate("", b, a, arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.6})
-            ax.plot(*a, "o", color=colour, markersize=5, alpha=0.45)
-            ax.plot(*b, "o", color=colour, markersize=7)
-        ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
-        ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
-        limit = 1.12 * max(start.abs().max().item(), end.abs().max().item())
-        ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="feature 0", ylabel="feature 1")
-        ax.set_title(name, fontsize=12, fontweight="normal")
-    style.headline(figure, title)
-    return figure
-
-
 def draw_floor(
     sizes: Float[Tensor, " sizes"], after: Mapping[float, Float[Tensor, " sizes"]], title: str
 ) -> Figure:
@@ -192,8 +95,8 @@ def draw_floor(
     for (eps, values), colour in zip(after.items(), shades, strict=True):
         ax.plot(sizes, values, color=colour)
         at = int((values - 0.3).abs().argmin()) if eps else 3
-        left = eps not in (0, max(after))
-        x, y = sizes[at].item() * (0.9 if left else 1.15), values[at].item() + 0.03
+        left = eps not in (0, max(after))  # of the curves that fall the last has its name on the right
+        x, y = sizes[at].item() * (0.8 if left else 1.4), values[at].item() + (0.03 if eps == 0 else -0.04)
         ax.text(x, y, f"eps {eps:g}", color=colour, ha="right" if left else "left")
     ax.set_xscale("log")
     ax.set(ylim=(0, 1.15), xlabel="RMS before the norm", ylabel="RMS after it")
@@ -201,40 +104,119 @@ def draw_floor(
     return figure
 
 
-def draw_gradients(
-    depths: Sequence[int], sizes: Mapping[str, Mapping[str, Sequence[float]]], title: str
+def draw_overflow(
+    panels: Mapping[str, Mapping[str, tuple[str, Sequence[Sequence[float]]]]], limit: float, title: str
 ) -> Figure:
-    """Length of the gradient of some matrices of block 0, by the number of blocks; a panel for each matrix."""
-    figure, axes = plt.subplots(1, len(sizes), figsize=(style.WIDTH, 3.6))
-    for ax, (matrix, by_norm) in zip(axes, sizes.items(), strict=True):
-        for (name, values), colour in zip(by_norm.items(), (style.NORM, style.WRONG), strict=True):
-            ax.plot(depths, values, "o-", color=colour, label=f"norm {name}")
-        ax.set_yscale("log")
-        ax.minorticks_off()
-        ax.set_xticks(depths)
-        ax.set(xlabel="blocks")
-        ax.set_title(matrix, fontsize=12, fontweight="normal")
-    axes[0].set_ylabel("gradient in block 0 (length)")
-    axes[0].legend()
+    """The size of the stream after each block: a panel for each size of the weights, a line for each stack.
+
+    A stack that passes `limit` ends there in a cross. The lines of a kind have one colour and one name.
+    """
+    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.9), width_ratios=(1.7, 1))
+    for ax, (weights, kinds) in zip(axes, panels.items(), strict=True):
+        for label, (colour, rows) in kinds.items():
+            for i, row in enumerate(rows):
+                last = int(np.flatnonzero(np.isfinite(row))[-1])
+                name = None if i else label
+                ax.plot(range(last + 1), row[: last + 1], color=colour, linewidth=1.8, label=name)
+                if last + 1 < len(row):
+                    ax.plot([last, last + 1], [row[last], limit], color=colour, linewidth=1, linestyle=":")
+                    ax.plot(last + 1, limit, "x", color=colour, markersize=9)
+        ax.set_xlabel("blocks")
+        ax.set_title(weights, fontsize=12, fontweight="normal")
+    axes[0].set_yscale("log")
+    axes[0].axhline(limit, color="black", linewidth=1, linestyle="--")
+    end = len(next(iter(next(iter(panels.values())).values()))[1][0]) - 1
+    axes[0].text(end, limit / 10, "the largest float32", ha="right", va="top")
+    axes[0].set(ylim=(0.1, 1e41), ylabel="RMS of the stream")
+    axes[1].set_ylim(0, None)
+    axes[0].legend(loc="center right")
+    axes[1].legend(loc="lower right")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_bars(
+    stages: Sequence[Float[Tensor, " dim"]], weight: Float[Tensor, " dim"], loudest: int, title: str
+) -> Figure:
+    """A vector as it arrives, divided and weighted, and the weight, a bar for each feature; the loudest is marked.
+
+    What is divided and what is weighted have one scale.
+    """
+    x, divided, y = stages
+    figure, axes = plt.subplots(4, 1, figsize=(style.WIDTH, 6.6), sharex=True, height_ratios=(1.5, 1.5, 0.9, 1.5))
+    names = ("as it arrives, x", "divided by its RMS", "the weight, w", "weighted: what the part reads, y")
+    for ax, values, name in zip(axes, (x, divided, weight, y), names, strict=True):
+        colours = [style.MARKED if i == loudest else style.NORM for i in range(len(values))]
+        ax.bar(range(len(values)), values.tolist(), width=1.0, color=colours)
+        if values is not weight:
+            size = values.square().mean().sqrt().item()
+            ax.axhspan(-size, size, color=style.NEUTRAL, alpha=0.25, linewidth=0, zorder=0)
+            name = f"{name}   (RMS {size:.2f})"
+        ax.set_title(name, fontsize=12, fontweight="normal")
+        ax.set_xlim(-1, len(values))
+    both = torch.cat([divided, y, torch.zeros(1)])
+    for ax in axes[[1, 3]]:
+        ax.set_ylim(1.1 * both.min().item(), 1.1 * both.max().item())
+    right = loudest > len(x) / 2
+    beside = {"textcoords": "offset points", "xytext": (-8 if right else 8, 0), "color": style.MARKED}
+    place = {"ha": "right" if right else "left", "va": "center"}
+    axes[0].annotate(f"feature {loudest:,}", (loudest, 0.8 * x[loudest].item()), **beside, **place)
+    note = f"times {weight[loudest]:.2f}, the median feature times {weight.median():.2f}"
+    axes[2].set_title(note, loc="right", color=style.MARKED, fontsize=12, fontweight="normal")
+    axes[-1].set_xlabel("feature")
+    style.headline(figure, title)
+    return figure
+
+
+def draw_circle(
+    points: Float[Tensor, "points 2"],
+    divided: Float[Tensor, "points 2"],
+    weighted: Float[Tensor, "points 2"] | None,
+    title: str,
+) -> Figure:
+    """Points of the plane and where the division by their RMS takes them, or where the weights take them then."""
+    angles = torch.linspace(0, 2 * torch.pi, 181)
+    ring = 2**0.5 * torch.stack([angles.cos(), angles.sin()], dim=1)
+    start, end = (points, divided) if weighted is None else (divided, weighted)
+    figure, ax = plt.subplots(figsize=(5.6, 4.6))
+    colours = plt.get_cmap("viridis")(np.linspace(0, 0.85, len(points)))
+    stretch = end.abs().sum(dim=0) / divided.abs().sum(dim=0)  # of each feature; a single one may be 0
+    ax.plot(*(ring * stretch).T, color=style.RESIDUAL, linewidth=1)
+    if weighted is not None:
+        ax.plot(*ring.T, color=style.RESIDUAL, linewidth=1, linestyle=":")
+    for a, b, colour in zip(start.tolist(), end.tolist(), colours, strict=True):
+        ax.annotate("", b, a, arrowprops={"arrowstyle": "->", "color": colour, "linewidth": 1.6})
+        ax.plot(*a, "o", color=colour, markersize=5, alpha=0.45)
+        ax.plot(*b, "o", color=colour, markersize=7)
+    ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
+    ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
+    limit = 1.12 * max(start.abs().max().item(), end.abs().max().item())
+    ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="feature 0", ylabel="feature 1")
     style.headline(figure, title)
     return figure
 
 
 def draw_plane(
-    points: Float[Tensor, "points 2"], layer: Float[Tensor, "points 2"], rms: Float[Tensor, "points 2"], title: str
+    points: Float[Tensor, "points 2"],
+    kept: Mapping[str, Float[Tensor, "points 2"]],
+    colours: Float[Tensor, " points"],
+    moved: float,
+    title: str,
 ) -> Figure:
-    """Points of the plane before, after LayerNorm and after RMSNorm; a point keeps its colour."""
-    figure, axes = plt.subplots(1, 3, figsize=(style.WIDTH, 3.7))
-    colours = torch.atan2(points[:, 1], points[:, 0])
-    for ax, values, name in zip(
-        axes, (points, layer, rms), ("before", "LayerNorm: two points", "RMSNorm: a circle"), strict=True
-    ):
+    """Points of the plane, and what each norm leaves of them; a point keeps its colour, and an arrow says how far
+    the cloud was moved."""
+    figure, axes = plt.subplots(1, 1 + len(kept), figsize=(style.WIDTH, 3.6))
+    for ax, (name, values) in zip(axes, {"before": points, **kept}.items(), strict=True):
         ax.scatter(values[:, 0], values[:, 1], c=colours, cmap="twilight", s=26)
         ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
         ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
         limit = 1.1 * values.abs().max().item()
         ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xlabel="feature 0")
         ax.set_title(name, fontsize=12, fontweight="normal")
+    if moved:
+        axes[0].annotate(
+            "", (moved, moved), (0, 0), arrowprops={"arrowstyle": "->", "color": "black", "linewidth": 2}
+        )
     axes[0].set_ylabel("feature 1")
     style.headline(figure, title)
     return figure

@@ -15,14 +15,17 @@ from decoding_llama3.lessons import style
 def draw_depth(
     panels: Mapping[str, tuple[Sequence[Float[Tensor, "norms tokens"]], list[str]]], title: str
 ) -> Figure:
-    """RMS of each token at each norm, in three stages; a panel for each model."""
-    figure, axes = _panels(panels, 4.4)
+    """RMS of each token at each norm, in three stages; a panel for each model. The first token, which arrives
+    unlike the others, is marked; the lines are the medians of the others."""
+    figure, axes = _panels(panels, 4.2)
     labels = ("as it arrives", "divided", "as it is read")
     for ax, (name, (stages, places)) in zip(axes, panels.items(), strict=True):
         x = torch.arange(len(places))
         for values, colour, label in zip(stages, (style.RESIDUAL, "black", style.NORM), labels, strict=True):
-            ax.plot(x[:, None].expand_as(values), values, ".", color=colour, alpha=0.25, markersize=4)
-            ax.plot(x, values.median(dim=1).values, color=colour, linewidth=2.2, label=label)
+            others = values[:, 1:]
+            ax.plot(x[:, None].expand_as(others), others, ".", color=colour, alpha=0.25, markersize=4)
+            ax.plot(x, others.median(dim=1).values, color=colour, linewidth=2.2, label=label)
+        ax.plot(x, stages[0][:, 0], color=style.MARKED, linewidth=1.4, label="the first token, as it arrives")
         ax.set_yscale("log")
         _name_places(ax, places, name)
     axes[0].set_ylabel("RMS of a token")
@@ -34,13 +37,26 @@ def draw_depth(
 def draw_loudest(
     panels: Mapping[str, tuple[int, Sequence[Float[Tensor, " norms"]], list[str]]], title: str
 ) -> Figure:
-    """The share of one feature in the squared length of a token: as it arrives at each norm, and as it is read."""
+    """The share of one feature in the squared length of a token: as it arrives at each norm, and as it is read
+    by attention, by the feed-forward and by the output."""
     figure, axes = _panels(panels, 4.0)
+    looks = {"attention": (style.NORM, "o"), "feed-forward": (style.FEED_FORWARD, "s"), "output": ("black", "D")}
     for ax, (name, (feature, (arrives, read), places)) in zip(axes, panels.items(), strict=True):
-        x = torch.arange(len(places))
-        ax.bar((x - 0.2).tolist(), arrives.tolist(), 0.4, color=style.RESIDUAL, label="of what arrives")
-        ax.bar((x + 0.2).tolist(), read.tolist(), 0.4, color=style.NORM, label="of what is read")
+        ax.plot(torch.arange(len(places)), arrives, color=style.RESIDUAL, label="arrives")
+        for part, (colour, mark) in looks.items():
+            at = [i for i, place in enumerate(places) if place.startswith(part)]
+            ax.plot(at, read[at], f"{mark}-", color=colour, linewidth=1.2, markersize=4.5, label=f"{part} reads")
+        top = int(read.argmax())
+        right = top < len(places) / 2
+        ax.annotate(
+            f"{places[top]}: {read[top]:.0%}",
+            (top, read[top]),
+            xytext=(6 if right else -6, 4),
+            textcoords="offset points",
+            ha="left" if right else "right",
+        )
         _name_places(ax, places, f"{name}, feature {feature}")
+        ax.set_ylim(0, 1.15 * max(arrives.max().item(), read.max().item()))
         ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     axes[0].set_ylabel("share of squared length")
     _legend_below(figure, axes[0])
@@ -69,18 +85,22 @@ def draw_mean_direction(
     return figure
 
 
-def draw_weights(panels: Mapping[str, tuple[Sequence[Float[Tensor, " dim"]], list[str]]], title: str) -> Figure:
-    """The learned weights of every norm, a dot for each feature, with their median."""
-    figure, axes = _panels(panels, 4.4)
+def draw_weights(
+    panels: Mapping[str, tuple[int, Sequence[Float[Tensor, " dim"]], list[str]]], title: str
+) -> Figure:
+    """The learned weights of every norm, a dot for each feature, with their median; one feature is marked."""
+    figure, axes = _panels(panels, 4.2)
     generator = torch.Generator().manual_seed(0)
-    for ax, (name, (weights, places)) in zip(axes, panels.items(), strict=True):
+    for ax, (name, (feature, weights, places)) in zip(axes, panels.items(), strict=True):
+        marked = [values[feature].item() for values in weights]
         for i, values in enumerate(weights):
             values = values[:: -(-len(values) // 256)]  # more dots than that only fill the column
             across = i + 0.5 * (torch.rand(len(values), generator=generator) - 0.5)
             ax.plot(across, values, ".", color=style.NORM, alpha=0.35, markersize=3)
             ax.plot([i - 0.32, i + 0.32], [values.median()] * 2, color="black", linewidth=2)
+        ax.plot(range(len(marked)), marked, "o", color=style.MARKED, markersize=5, label="the loudest feature")
         ax.axhline(1, color=style.RESIDUAL, linewidth=1, linestyle="--")
-        _name_places(ax, places, name)
+        _name_places(ax, places, f"{name}, feature {feature} marked")
     axes[0].set_ylabel("learned weight of a feature")
     style.headline(figure, title)
     return figure
@@ -98,6 +118,9 @@ def _legend_below(figure: Figure, ax: Axes) -> None:
 
 
 def _name_places(ax: Axes, places: Sequence[str], title: str) -> None:
-    shown = style.thinned(len(places), 13)
-    ax.set_xticks(shown, [places[i] for i in shown], rotation=90)
+    """Number the blocks, each at its first norm, and name the last norm."""
+    starts = [i for i, place in enumerate(places) if place.startswith("attention")]
+    shown = style.thinned(len(starts), 7)
+    ax.set_xticks([*(starts[i] for i in shown), len(places) - 1], [*map(str, shown), "out"])
+    ax.set_xlabel("norm before block")
     ax.set_title(title, fontsize=12, fontweight="normal")

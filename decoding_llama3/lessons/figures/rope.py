@@ -29,34 +29,51 @@ def draw_query_by_hand(
     `labels`: the names of the features, of the query's numbers, and the word.
     """
     features, wishes, word = labels
-    figure, axes = plt.subplots(1, 3, figsize=(style.WIDTH, 2.9), width_ratios=(3, 1.4, 1.4))
-    panels = (matrix, x[:, None], (matrix @ x)[:, None])
+    figure, axes = plt.subplots(1, 3, figsize=(style.WIDTH, 2.9), width_ratios=(3, 1.6, 3))
+    query = matrix @ x
+    panels = (matrix, x[:, None], query[:, None])
     names = ("the matrix, wq", f"{word}, x", "its query, q")
+    largest = max(values.abs().max().item() for values in panels)
     for ax, values, name, colour in zip(
         axes, panels, names, (style.QUERY, style.RESIDUAL, style.QUERY), strict=True
     ):
-        _draw_cells(ax, values, colour)
-        ax.set_title(name, fontsize=12, fontweight="normal")
+        _draw_cells(ax, values, largest)
+        ax.set_title(name, fontsize=12, color=colour)
     axes[0].set_xticks(range(len(features)), features)
     axes[0].set_yticks(range(len(wishes)), wishes)
+    axes[1].yaxis.tick_right()
     axes[1].set_yticks(range(len(features)), features)
-    axes[2].set_yticks(range(len(wishes)), wishes)
+    axes[2].yaxis.tick_right()
+    sums = [
+        f"= {' + '.join(f'{_in_brackets(a)} · {b:g}' for a, b in zip(row, x.tolist(), strict=True))}"
+        for row in matrix.tolist()
+    ]
+    axes[2].set_yticks(range(len(wishes)), sums)
+    for ax, sign in ((axes[1], "×"), (axes[2], "=")):
+        middle = (ax.get_ylim()[0] + ax.get_ylim()[1]) / 2
+        ax.text(-0.75, middle, sign, fontsize=20, ha="right", va="center")
+    for ax in axes:
+        ax.tick_params(length=0)
     style.headline(figure, title)
     return figure
 
 
-def _draw_cells(ax: Axes, values: Float[Tensor, "rows columns"], colour: str) -> None:
+def _in_brackets(value: float) -> str:
+    return f"{value:g}" if value >= 0 else f"(−{-value:g})"
+
+
+def _draw_cells(ax: Axes, values: Float[Tensor, "rows columns"], largest: float) -> None:
+    """Each number in its cell: red above 0, blue below, the stronger the larger."""
     rows, columns = values.shape
-    largest = max(1.0, values.abs().max().item())
+    colours = plt.get_cmap(style.DIVERGING)
     for row in range(rows):
         for column in range(columns):
             value = values[row, column].item()
-            shade = 0.08 + 0.6 * abs(value) / largest
-            ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=colour, alpha=shade, linewidth=0))
+            shade = colours(0.5 + 0.35 * value / largest)
+            ax.add_patch(Rectangle((column - 0.5, row - 0.5), 1, 1, color=shade, linewidth=0))
             ax.text(column, row, f"{value:g}", ha="center", va="center", fontsize=14)
     ax.set(xlim=(-0.5, columns - 0.5), ylim=(rows - 0.5, -0.5), aspect="equal", xticks=[], yticks=[])
     ax.spines[:].set_visible(False)
-    ax.tick_params(length=0)
 
 
 def draw_scores_by_hand(
@@ -102,21 +119,32 @@ def draw_attempts(
     changes: Mapping[str, Float[Tensor, " shifts"]],
     title: str,
 ) -> Figure:
-    """Ways to mark a position: above the marks, below how a score changes when both words move along."""
-    figure, axes = plt.subplots(2, len(marks), figsize=(style.WIDTH, 5.2), height_ratios=(3, 2))
+    """Ways to mark a position: above the marks, below how a score changes when both words move along.
+
+    All changes are drawn to one scale; what leaves it says how far it goes.
+    """
+    figure, axes = plt.subplots(2, len(marks), figsize=(style.WIDTH, 5.4), height_ratios=(3, 2))
+    largest = {name: change.abs().max().item() for name, change in changes.items()}
+    size = max(1.0, 1.2 * sorted(largest.values())[-2])
     for column, (name, values) in enumerate(marks.items()):
         above, below = axes[:, column]
         limit = values.abs().max().item()
         above.imshow(values.numpy(), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
         above.set_title(name, fontsize=12, fontweight="normal")
         above.set(xlabel="feature", xticks=range(values.shape[1]))
-        change = changes[name]
-        kept = change.abs().max().item() < 1e-3
-        below.plot(change, color=style.PREDICTION if kept else style.WRONG)
-        size = max(1.0, 1.15 * change.abs().max().item())
+        below.plot(changes[name], color=style.PREDICTION if largest[name] < 1e-3 else style.WRONG)
         below.set(ylim=(-size, size), xlabel="both moved by")
+        if largest[name] > size:
+            below.text(
+                0.97,
+                0.08,
+                f"goes to {largest[name]:,.0f}",
+                transform=below.transAxes,
+                ha="right",
+                color=style.WRONG,
+            )
     axes[0, 0].set_ylabel("position")
-    axes[1, 0].set_ylabel("change of the score")
+    axes[1, 0].set_ylabel("change of\nthe score")
     style.headline(figure, title)
     return figure
 
@@ -126,7 +154,7 @@ def draw_wedges(panels: Mapping[str, FourArrows], title: str) -> Figure:
 
     A panel for each pair of positions: (query, key, turned query, turned key).
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.7), squeeze=False)
+    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 4.0), squeeze=False)
     for ax, (name, (query, key, turned_query, turned_key)) in zip(axes[0], panels.items(), strict=True):
         _draw_wedge(ax, query, key, turned_query, turned_key)
         ax.set_title(name, fontsize=12, fontweight="normal", loc="center")
@@ -141,7 +169,7 @@ def _draw_wedge(ax: Axes, query: Arrow, key: Arrow, turned_query: Arrow, turned_
     low, high = (start, start + between) if between >= 0 else (start + between, start)
     ax.add_patch(Circle((0, 0), longest, fill=False, color="lightgrey"))
     ax.add_patch(Wedge((0, 0), 0.62 * longest, low, high, facecolor=style.ROPE, edgecolor=style.MARKED))
-    ax.text(0, -1.2 * longest, f"wedge {abs(between):.0f}°", color=style.MARKED, ha="center", va="center")
+    ax.text(0, -1.5 * longest, f"wedge {abs(between):.0f}°", color=style.MARKED, ha="center", va="center")
     for before, after, colour, name in (
         (query, turned_query, style.QUERY, "query"), (key, turned_key, style.KEY, "key")
     ):  # fmt: skip
@@ -150,7 +178,7 @@ def _draw_wedge(ax: Axes, query: Arrow, key: Arrow, turned_query: Arrow, turned_
         size = math.hypot(*after)
         x, y = (value * (size + 0.2 * longest) / size for value in after)
         ax.text(x, y, name, color=colour, ha="center", va="center")
-    ax.set(xlim=(-1.35 * longest, 1.35 * longest), ylim=(-1.35 * longest, 1.3 * longest), aspect="equal")
+    ax.set(xlim=(-1.35 * longest, 1.35 * longest), ylim=(-1.7 * longest, 1.35 * longest), aspect="equal")
     ax.set_axis_off()
 
 
@@ -164,6 +192,29 @@ def draw_wedge_and_score(arrows: FourArrows, scores: Float[Tensor, " distances"]
     right.plot(at, here, "o", color=style.MARKED, markersize=9)
     right.axhline(here, color=style.MARKED, linewidth=0.8, linestyle="--")
     right.set(xlabel="distance, m - n (tokens)", ylabel="score", xlim=(-0.5, 24.5))
+    style.headline(figure, title)
+    return figure
+
+
+def draw_three_distances(
+    panels: Mapping[int, FourArrows], scores: Float[Tensor, " distances"], title: str
+) -> Figure:
+    """Above, the two arrows and their wedge at some distances; below, the score by distance, a dot for each."""
+    figure = plt.figure(figsize=(style.WIDTH, 5.6))
+    axes = figure.subplot_mosaic([[*map(str, panels)], len(panels) * ["curve"]], height_ratios=(3, 2))
+    curve = axes["curve"]
+    distance = torch.linspace(0, 24, len(scores))
+    curve.plot(distance, scores, color=style.RESIDUAL)
+    for at, arrows in panels.items():
+        _draw_wedge(axes[str(at)], *arrows)
+        axes[str(at)].set_title(f"distance {at}", fontsize=12, fontweight="normal", loc="center")
+        here = scores[(distance - at).abs().argmin()].item()
+        curve.plot(at, here, "o", color=style.MARKED, markersize=9)
+        curve.annotate(
+            f"{here:.2f}", (at, here), (8, -18 if here > 0 else 14), textcoords="offset points",
+            color=style.MARKED, ha="center", va="center",
+        )  # fmt: skip
+    curve.set(xlabel="distance, m - n (tokens)", ylabel="score", xlim=(-0.5, 24.5))
     style.headline(figure, title)
     return figure
 
@@ -235,34 +286,5 @@ def draw_dials(
         )
     for ax in axes.flat:
         ax.set_axis_off()
-    style.headline(figure, title)
-    return figure
-
-
-def draw_layouts(order: Sequence[int], title: str) -> Figure:
-    """The features of a small head in both orders: an arc joins each pair, a line leads each feature across."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.3))
-    count = len(order)
-    colours = plt.get_cmap("viridis")(torch.linspace(0, 0.75, count // 2).numpy())
-    rows = (list(range(count)), 3.0, 1), (list(order), 0.0, -1)
-    for features, height, side in rows:
-        for place, feature in enumerate(features):
-            colour = colours[feature // 2]
-            ax.add_patch(Rectangle((place - 0.4, height - 0.3), 0.8, 0.6, color=colour, linewidth=0))
-            ax.text(place, height, f"$x_{feature}$", color="white", ha="center", va="center", fontsize=14)
-            ax.text(place - 0.36, height + 0.26, str(place), color="white", ha="left", va="top", fontsize=8)
-        for pair in range(count // 2):
-            ends = features.index(2 * pair), features.index(2 * pair + 1)
-            arc = torch.linspace(0, math.pi, 40)
-            x = sum(ends) / 2 + (ends[1] - ends[0]) / 2 * arc.cos()
-            y = height + side * (0.35 + (0.35 + 0.09 * (ends[1] - ends[0])) * arc.sin())
-            ax.plot(x, y, color=colours[pair], linewidth=2)
-    for place, feature in enumerate(order):
-        ax.plot([feature, place], [2.65, 0.35], color=colours[feature // 2], alpha=0.6, linewidth=1.5)
-    ax.text(count - 0.3, 3.0, "neighbours: the paper,\nMeta, GGUF, this package", va="center")
-    ax.text(count - 0.3, 0.0, "halves:\nHugging Face", va="center")
-    ax.text(count - 0.3, 1.5, f"order = {list(order)}", va="center", color="dimgrey", fontsize=11)
-    ax.set(xlim=(-0.7, count + 2.6), ylim=(-1.5, 4.3))
-    ax.set_axis_off()
     style.headline(figure, title)
     return figure

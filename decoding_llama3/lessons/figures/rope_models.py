@@ -1,16 +1,19 @@
 """Part 4 - the figures of how trained models use the rotation: arrays in, a figure out."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from torch import Tensor
 
 from decoding_llama3.lessons import style
+from decoding_llama3.lessons.figures.ablation import spread
 from decoding_llama3.lessons.fonts import drawable
 
 Shares = Float[Tensor, "seq seq"]
@@ -22,7 +25,7 @@ def draw_looks_back(panels: Mapping[str, tuple[Sequence[str], Shares, Shares]], 
 
     A column for each model: its tokens, and a row of shares for each token, in both cases.
     """
-    figure, axes = plt.subplots(2, len(panels), figsize=(style.WIDTH, 4.6), squeeze=False)
+    figure, axes = plt.subplots(2, len(panels), figsize=(style.WIDTH, 5.0), squeeze=False)
     for column, (name, (words, trained, still)) in enumerate(panels.items()):
         for ax, shares, how in zip(axes[:, column], (trained, still), ("turned", "not turned"), strict=True):
             for query in range(1, len(words)):
@@ -35,8 +38,24 @@ def draw_looks_back(panels: Mapping[str, tuple[Sequence[str], Shares, Shares]], 
             shown = [drawable(word) for word in words]
             ax.set_xticks(range(len(words)), shown, rotation=60, ha="right", rotation_mode="anchor")
             ax.spines["left"].set_visible(False)
+    key = [
+        Line2D([], [], color=_mixed(None, share), linewidth=_thickness(share), label=f"share {share:.0%}")
+        for share in (0.1, 0.5, 1.0)
+    ]
+    key.append(Line2D([], [], color=style.MARKED, linewidth=2, label="to the token before"))
+    figure.legend(handles=key, loc="outside lower center", ncols=len(key))
     style.headline(figure, title)
     return figure
+
+
+def _mixed(colour: str | None, share: float) -> str:
+    strength = round(4 * (0.25 + 0.75 * share)) / 4  # few colours and none see-through: the picture stays small
+    red, green, blue = (1 - strength * (1 - part) for part in to_rgb(colour or style.RESIDUAL))
+    return to_hex((red, green, blue))
+
+
+def _thickness(share: float) -> float:
+    return 0.5 + 3 * share
 
 
 def _draw_arc(ax: Axes, key: int, query: int, share: float, colour: str | None) -> None:
@@ -46,9 +65,7 @@ def _draw_arc(ax: Axes, key: int, query: int, share: float, colour: str | None) 
     angle = np.linspace(0, np.pi, 40)
     x = (key + query) / 2 + (query - key) / 2 * np.cos(angle)
     y = min(1.0, 0.25 + 0.08 * (query - key)) * np.sin(angle)
-    strength = round(4 * (0.25 + 0.75 * share)) / 4  # few colours and none see-through: the picture stays small
-    mixed = 1 - strength * (1 - np.array(to_rgb(colour or style.RESIDUAL)))
-    ax.plot(x, y, color=tuple(mixed), linewidth=0.5 + 3 * share, zorder=2 + share)
+    ax.plot(x, y, color=_mixed(colour, share), linewidth=_thickness(share), zorder=2 + share)
 
 
 def draw_one_back(panels: Mapping[str, tuple[Float[Tensor, "pairs distances"], int]], title: str) -> Figure:
@@ -74,33 +91,50 @@ def draw_one_back(panels: Mapping[str, tuple[Float[Tensor, "pairs distances"], i
             f"{best} back", (best, total[best].item()), xytext=(10, 0), textcoords="offset points",
             color=style.MARKED, va="center",
         )  # fmt: skip
+        _mark_next_peak(below, total, best)
         above.set_title(name, fontsize=12, fontweight="normal")
         above.legend(loc="upper right", ncols=2, handlelength=1)
         low, high = above.get_ylim()
         above.set_ylim(low, high + 0.35 * (high - low))
         below.set_xlabel("tokens back")
     axes[0, 0].set_ylabel("each pair gives")
-    axes[1, 0].set_ylabel("their sum, the score")
+    axes[1, 0].set_ylabel("their sum: the score\n/ √head_dim")
     style.headline(figure, title)
     return figure
 
 
+def _mark_next_peak(ax: Axes, total: Float[Tensor, " distances"], best: int) -> None:
+    """The highest other peak, with what the softmax makes of its distance to the first."""
+    peaks = [i for i in range(1, len(total) - 1) if i != best and total[i] >= max(total[i - 1], total[i + 1])]
+    if peaks:
+        second = max(peaks, key=total.__getitem__)
+        gap = (total[best] - total[second]).item()
+        ax.annotate(
+            f"{gap:.1f} lower: {np.exp(-gap):.1%}\nof that share", (second, total[second].item()), (0, 6),
+            textcoords="offset points", ha="center", va="bottom", color="dimgrey", fontsize=10,
+        )  # fmt: skip
+
+
 def draw_bands(bands: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
-    """How much the loss rises when the pairs of a band of wavelengths stand still; a panel for each text."""
+    """How much the loss rises when the pairs of a band of wavelengths are changed; a panel for each way or text.
+
+    Names that are no model's take the colours of variants.
+    """
     figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.8), sharey=True, squeeze=False)
     for ax, (text, rises) in zip(axes[0], panels.items(), strict=True):
         width = 0.8 / len(rises)
         for i, (name, values) in enumerate(rises.items()):
             across = [x + (i - (len(rises) - 1) / 2) * width for x in range(len(bands))]
-            shown = ax.bar(across, values, width, color=style.MODEL_COLOURS.get(name, style.NEUTRAL), label=name)
+            colour = style.MODEL_COLOURS.get(name.split(":")[0], style.VARIANTS[3 + i % 4])
+            shown = ax.bar(across, values, width, color=colour, label=name)
             ax.bar_label(shown, [f"{value:.2f}" for value in values], padding=2, fontsize=10)
         ax.set_xticks(range(len(bands)), bands, fontsize=10)
         ax.axhline(0, color="black", linewidth=0.8)
-        ax.margins(y=0.15)
+        ax.margins(y=0.45)
         ax.set_title(text, fontsize=12, fontweight="normal")
-        ax.set_xlabel("pairs that turn once in ... tokens")
-        ax.legend()
-    axes[0, 0].set_ylabel("rise of the loss when they\nstand still (nats per token)")
+        ax.set_xlabel("pairs, by tokens per turn")
+        ax.legend(fontsize=10, loc="upper right")
+    axes[0, 0].set_ylabel("rise of the loss (nats per token)")
     style.headline(figure, title)
     return figure
 
@@ -147,8 +181,8 @@ def draw_decay(
     ticks = [0, *(4**i for i in range(8) if 4**i <= max(distances))]
     ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
     ax.minorticks_off()
-    ax.set(xlabel="distance (tokens)", ylabel="score, 1 at best")
-    ax.legend(ncols=2, loc="lower left")
+    ax.set(xlabel="distance (tokens)", ylabel="score, 1 at best\n(mean over near distances)")
+    ax.legend(loc="upper right")
     style.headline(figure, title)
     return figure
 
@@ -160,49 +194,48 @@ def draw_long_text(
 
     A line for each rotation; the control's is 0 throughout.
     """
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.4))
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.6))
+    ends = {}
     lines = style.with_looks(differences.items(), style.VARIANTS, (*DASHES, *DASHES))
     for (name, values), colour, dashes in lines:
-        ax.plot(places, values, dashes, color=colour, label=name)
+        flat = not any(values)
+        ends[name] = values[-1], "dimgrey" if flat else colour
+        width, dashes, order = (1, "-", 1) if flat else (2, dashes, 2)
+        ax.plot(places, values, dashes, color=ends[name][1], label=name, linewidth=width, zorder=order)
     ax.axvspan(trained, places[-1], color=style.RESIDUAL, alpha=0.12, linewidth=0)
     ax.annotate(
         f"longer than trained, {trained:,}", (trained, 1), xycoords=("data", "axes fraction"), xytext=(6, -4),
         textcoords="offset points", va="top", color="dimgrey",
     )  # fmt: skip
     low, high = ax.get_ylim()
-    ax.set(xlim=(0, places[-1]), ylim=(low, high + 0.12 * (high - low)))
-    ax.set(xlabel="place in the text (tokens)", ylabel="loss, above the control's\n(nats per token)")
-    figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=2)
+    high += 0.12 * (high - low)
+    ax.set(xlim=(0, places[-1]), ylim=(low, high))
+    names = sorted(ends, key=lambda name: ends[name][0])
+    for name, y in zip(names, spread([ends[name][0] for name in names], 0.14 * (high - low)), strict=True):
+        value, colour = ends[name]
+        ax.annotate(
+            textwrap.fill(name, 24), (places[-1], value), (1.04, y), xycoords="data",
+            textcoords=("axes fraction", "data"), color=colour, va="center", fontsize=10.5, annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0},
+        )  # fmt: skip
+    ax.set(xlabel="place in the text (tokens)", ylabel="loss, above that of looking back less\n(nats per token)")
     style.headline(figure, title)
     return figure
 
 
 def draw_slowed(
-    waves: tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]],
-    zones: tuple[int, int],
-    reached: Mapping[str, Float[Tensor, " pairs"]],
-    title: str,
+    waves: tuple[Float[Tensor, " pairs"], Float[Tensor, " pairs"]], zones: tuple[int, int], title: str
 ) -> Figure:
-    """Left, tokens per turn before and after Llama 3.1's rule; `zones`: the first blended and first slowed pair.
-
-    Right, the largest angle that the slowed pairs reach in texts of some lengths, over the largest in training.
-    """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.0), width_ratios=(3, 2))
-    left.axvspan(zones[0] - 0.5, zones[1] - 0.5, color=style.NEUTRAL, alpha=0.25, linewidth=0)
+    """Tokens per turn before and after Llama 3.1's rule; `zones`: the first blended and first slowed pair."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+    ax.axvspan(zones[0] - 0.5, zones[1] - 0.5, color=style.NEUTRAL, alpha=0.25, linewidth=0)
     for values, colour, name in style.with_looks(waves, style.VARIANTS, ("Llama 3", "Llama 3.1")):
-        left.plot(values, "o", color=colour, markersize=4, label=name)
+        ax.plot(values, "o", color=colour, markersize=4, label=name)
     top, last = 4 * waves[1].max().item(), len(waves[0]) - 1
     for x, name in ((zones[0] / 2, "kept"), (sum(zones) / 2 - 0.5, "blended"), ((zones[1] + last) / 2, "slowed")):
-        left.text(x, top, name, ha="center", va="bottom")
-    left.set_yscale("log")
-    left.set(xlabel="pair, i", ylabel="tokens per turn", ylim=(3, 8 * top))
-    left.legend(loc="lower right")
-    for (name, values), colour in style.with_looks(reached.items(), style.VARIANTS[2:]):
-        pairs = range(zones[1], last + 1)
-        right.plot(pairs, values[zones[1] :], color=colour, linewidth=3)
-        right.text(last, values[-1].item(), name, color=colour, ha="right", va="bottom")
-    right.axhline(1, color=style.RESIDUAL, linestyle="--", linewidth=1)
-    top = 1.25 * max(values[zones[1] :].max().item() for values in reached.values())
-    right.set(xlabel="pair, i (the slowed ones)", ylabel="largest angle, over trained", ylim=(0, top))
+        ax.text(x, top, name, ha="center", va="bottom")
+    ax.set_yscale("log")
+    ax.set(xlabel="pair, i", ylabel="tokens per turn", ylim=(3, 8 * top))
+    ax.legend(loc="lower right")
     style.headline(figure, title)
     return figure

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from decoding_llama3.lessons import style
 from decoding_llama3.lessons.fonts import token_label
@@ -119,9 +120,9 @@ def draw_merges(steps: Sequence[Sequence[bytes]], ranks: Mapping[bytes, int], ti
     return figure
 
 
-def draw_rules(pieces: Sequence[tuple[str, int]], rules: Sequence[str], title: str) -> Figure:
-    """A text split by rules, each piece in the colour of the rule that took it; the rules stand below."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.1))
+def draw_rules(pieces: Sequence[tuple[str, int]], rules: Sequence[tuple[str, str]], title: str) -> Figure:
+    """A text split by rules, each piece in the colour of the rule that took it; below, each rule and its words."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.36 * len(rules) + 1.4))
     colours = dict(enumerate(style.VARIANTS))
     left = 0.0
     for piece, rule in pieces:
@@ -129,35 +130,38 @@ def draw_rules(pieces: Sequence[tuple[str, int]], rules: Sequence[str], title: s
         ax.barh(0, len(label) - 0.15, left=left, height=0.9, color=colours[rule])
         ax.text(left + len(label) / 2 - 0.08, 0, label, ha="center", va="center", fontsize=11, color="white")
         left += len(label)
-    used = sorted({rule for _, rule in pieces})
-    for i, rule in enumerate(used):
-        x, y = left / 2 * (i % 2), 1.35 + 0.75 * (i // 2)
-        ax.barh(y, 1.2, left=x, height=0.5, color=colours[rule])
-        count = sum(rule == other for _, other in pieces)
-        ax.text(x + 1.7, y, f"{rules[rule]} ({count})", va="center")
-    ax.set(xlim=(-0.3, left + 0.3), ylim=(1.35 + 0.75 * ((len(used) + 1) // 2) - 0.2, -0.7))
+    for i, (rule, words) in enumerate(rules):
+        y = 1.3 + 0.75 * i
+        ax.barh(y, 0.025 * left, left=0, height=0.5, color=colours[i])
+        count = sum(i == other for _, other in pieces)
+        ax.text(0.04 * left, y, f"{words} ({count})", va="center")
+        ax.text(0.57 * left, y, rule, va="center", family="monospace", fontsize=10.5, parse_math=False)
+    ax.set(xlim=(-0.3, left + 0.3), ylim=(1.3 + 0.75 * len(rules) - 0.3, -0.7))
     ax.set_axis_off()
     style.headline(figure, title)
     return figure
 
 
-def draw_conversation(rows: Sequence[Sequence[tuple[str, bool]]], title: str) -> Figure:
-    """Messages as rows of tokens, each with whether it is special: special ones are black."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.58 * len(rows) + 0.6))
+def draw_conversation(rows: Sequence[Sequence[tuple[str, str]]], title: str) -> Figure:
+    """Messages as rows of tokens, each with its kind: "special" (black), "put in" by the program, or "typed"."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.58 * len(rows) + 0.95))
+    looks = {"special": "black", "put in": "#D0D0D0", "typed": LEARNED}
+    named = {"special": "special token", "put in": "text, put in by the program", "typed": "text, typed"}
     right = 0.0
     for y, tokens in enumerate(rows):
         left = 0.0
-        for i, (text, special) in enumerate(tokens):
-            label = text.removeprefix("<|").removesuffix("|>") if special else token_label(text)
+        for text, kind in tokens:
+            label = text.removeprefix("<|").removesuffix("|>") if kind == "special" else token_label(text)
             width = max(len(label), 1) + 0.8
-            colour = "black" if special else (LEARNED, PALER)[i % 2]
-            ax.barh(y, width - 0.15, left=left, height=0.74, color=colour)
-            ink = "white" if special else "black"
+            ax.barh(y, width - 0.15, left=left, height=0.74, color=looks[kind])
+            ink = "white" if kind == "special" else "black"
             ax.text(left + width / 2 - 0.08, y, label, ha="center", va="center", fontsize=10.5, color=ink)
             left += width
         right = max(right, left)
     ax.set(xlim=(-0.3, right + 0.3), ylim=(len(rows) - 0.4, -0.6))
     ax.set_axis_off()
+    patches = [Patch(color=looks[kind], label=name) for kind, name in named.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=3)
     style.headline(figure, title)
     return figure
 

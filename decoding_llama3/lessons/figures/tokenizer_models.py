@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 import torch
 from jaxtyping import Bool, Float
 from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from torch import Tensor
@@ -82,14 +81,14 @@ def draw_pieces(counts: Mapping[str, Mapping[str, float]], title: str) -> Figure
     ax.set_yticks(range(len(counts)), list(counts))
     ax.invert_yaxis()
     ax.set(xlim=(0, None), xlabel="characters per token")
-    ax.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=2)
     style.headline(figure, title)
     return figure
 
 
 def draw_taken_away(more: Mapping[str, Mapping[str, float]], title: str) -> Figure:
     """How many more tokens each text needs (a share), a panel for each thing that is taken away."""
-    figure, axes = plt.subplots(1, len(more), figsize=(style.WIDTH, 3.1), sharex=True, sharey=True)
+    figure, axes = plt.subplots(1, len(more), figsize=(style.WIDTH, 2.9), sharex=True, sharey=True)
     highest = max(max(texts.values()) for texts in more.values())
     for ax, (what, texts) in zip(axes, more.items(), strict=True):
         bars = ax.barh(range(len(texts)), list(texts.values()), color=LLAMA3, height=0.6)
@@ -128,7 +127,8 @@ def draw_never_met(
         ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
         ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
         limit = 1.12 * max(start[never].abs().max().item(), end.abs().max().item())
-        ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=[], yticks=[])
+        ticks = (-2, 0, 2)
+        ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=ticks, yticks=ticks)
         ax.set_title(name, fontsize=12, fontweight="normal")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
@@ -137,51 +137,33 @@ def draw_never_met(
 
 
 def draw_untrained(
-    panels: Mapping[
-        str,
-        tuple[Float[Tensor, " vocab"], Float[Tensor, " vocab"], float, Bool[Tensor, " vocab"], Mapping[int, str]],
-    ],
+    panels: Mapping[str, tuple[Float[Tensor, " vocab"], Float[Tensor, " vocab"], float, Bool[Tensor, " vocab"]]],
     title: str,
 ) -> Figure:
     """Rows of the output table: how near each is to those never met, and its length; a panel for each model.
 
-    Each panel has the likeness, the length, the likeness from which a row is drawn black, the tokens that are the
-    reference, and names of some tokens.
+    Each panel has the likeness, the length, the likeness from which a row is drawn black, and the tokens that are
+    the reference.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.9), squeeze=False)
-    for ax, (name, (likeness, lengths, border, reference, named)) in zip(axes[0], panels.items(), strict=True):
+    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 4.1), squeeze=False)
+    for ax, (name, (likeness, lengths, border, reference)) in zip(axes[0], panels.items(), strict=True):
         found = likeness > border
-        shown = (~found).nonzero().flatten()
-        shown = shown[:: max(1, len(shown) // 500)]  # more dots than that only fill the panel
         ring = {"color": "none", "markeredgecolor": style.MARKED, "markersize": 9}
         for chosen, marker, look in (
-            (shown, ".", {"color": MET, "markersize": 2.5}),
-            (found, ".", {"color": NEVER, "markersize": 4}),
-            (reference, "o", ring),
+            (~found, ".", {"color": MET, "markersize": 2, "markeredgewidth": 0, "label": "other tokens"}),
+            (found, ".", {"color": NEVER, "markersize": 4, "label": "look never met"}),
+            (reference, "o", ring | {"label": "special, and together"}),
         ):
             ax.plot(likeness[chosen].numpy(), lengths[chosen].numpy(), marker, linestyle="none", **look)
         ax.axvline(border, color=style.RESIDUAL, linestyle="--", linewidth=1)
-        top = 1.25 * lengths.max().item()
-        _name_dots(ax, named, likeness, lengths, top)
-        ax.set(xlim=(None, 1.04), ylim=(0, top), xlabel="cosine with rows never met")
-        ax.set_title(f"{name}: {int(found.sum()):,} of {len(found):,}", fontsize=12, fontweight="normal")
+        ax.set(xlim=(None, 1.04), ylim=(0, 1.1 * lengths.max().item()), xlabel="cosine with rows never met")
+        ax.set_title(f"{name}, {len(found):,} tokens", fontsize=12, fontweight="normal")
     axes[0, 0].set_ylabel("length of the row")
+    legend = figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    for line in legend.get_lines():
+        line.set_markersize(9)
     style.headline(figure, title)
     return figure
-
-
-def _name_dots(ax: Axes, named: Mapping[int, str], likeness: Vocabulary, lengths: Vocabulary, top: float) -> None:
-    """Names at the left, from the top down, each with a line to its dot."""
-    for i, (token, text) in enumerate(named.items()):
-        ax.annotate(
-            text,
-            (likeness[token].item(), lengths[token].item()),
-            xytext=(0.03, top * (0.95 - 0.075 * i)),
-            textcoords=("axes fraction", "data"),
-            va="center",
-            fontsize=11,
-            arrowprops={"arrowstyle": "-", "color": "darkgrey", "linewidth": 0.8},
-        )
 
 
 def draw_similarity(

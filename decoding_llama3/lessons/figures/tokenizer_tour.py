@@ -47,7 +47,7 @@ def draw_ride(
     blocks, the most probable token and the probability of `answer`.
     """
     figure, (ride, depth) = plt.subplots(2, 1, figsize=(style.WIDTH, 5.9), height_ratios=(5.3, 1.9))
-    ride.set(xlim=(-0.1, 18.1), ylim=(0.0, 5.75))
+    ride.set(xlim=(-0.1, 18.1), ylim=(-0.35, 5.75))
     ride.axis("off")
     lanes = _LANES[4 - len(words) :][::-1]
     _draw_silhouettes(ride, len(guesses) - 1)
@@ -57,8 +57,9 @@ def draw_ride(
         ride.plot((4.0, 15.35), (y, y), color=style.RESIDUAL, linewidth=2.5, zorder=1, solid_capstyle="butt")
         for x, carried in zip((4.15, 14.1), vectors, strict=True):
             _draw_numbers(ride, carried[i], x, y)
-    _draw_branches(ride)
+    _draw_branches(ride, lanes)
     ride.text(9.9, 0.02, "residual stream: one vector per token", ha="center", color=_INK, fontsize=11)
+    ride.text(18.1, -0.3, "reads the last line", ha="right", color=_INK, fontsize=11)
     ride.text(17.45, lanes[-1], token_label(answer), va="center", fontsize=12, fontweight="bold")
     _draw_depth(depth, guesses, answer)
     style.headline(figure, title)
@@ -88,19 +89,23 @@ def _draw_silhouettes(ax: Axes, n_blocks: int) -> None:
     ax.text(13.7, 5.55, f"a block; there are {n_blocks}", ha="right", va="top", color=_INK, fontsize=11)
 
 
-def _draw_branches(ax: Axes) -> None:
-    """What reads from the streams and adds to them again."""
-    top = _LANES[-1] + 0.25
+def _draw_branches(ax: Axes, lanes: Sequence[float]) -> None:
+    """What reads from every stream and adds to it again; attention also carries from line to line."""
     for start, norm, part, end in ((5.5, 5.75, 6.95, 9.2), (9.85, 10.15, 11.35, 13.5)):
         for a, b, head in (
-            ((start, top), (start, _MIDDLE), False),
+            ((start, min(lanes)), (start, _MIDDLE), False),
             ((start, _MIDDLE), (norm, _MIDDLE), True),
             ((norm + 0.7, _MIDDLE), (part, _MIDDLE), True),
             ((end, _MIDDLE), (end + 0.25, _MIDDLE), False),
-            ((end + 0.25, _MIDDLE), (end + 0.25, top), True),
+            ((end + 0.25, _MIDDLE), (end + 0.25, min(lanes)), False),
         ):
             _arrow(ax, a, b, head)
-        ax.text(end + 0.25, top - 0.02, "+", ha="center", va="top", fontsize=13, fontweight="bold", color=_INK)
+        for y in lanes:  # a dot where a line is read, a plus where it is added to
+            ax.plot(start, y, "o", color=_INK, markersize=4, zorder=4)
+            ax.plot(end + 0.25, y, "o", color="white", markeredgecolor=_INK, markersize=10, zorder=4)
+            ax.text(end + 0.25, y, "+", ha="center", va="center", fontsize=11, color=_INK, zorder=5)
+    for y in lanes[:-1]:
+        _curve(ax, (7.0, y), (8.5, lanes[-1]))
     for x in (7.45, 8.7):
         _arrow(ax, (x, _ABOVE - 0.4), (x, _MIDDLE + 0.75), True)
 
@@ -108,6 +113,12 @@ def _draw_branches(ax: Axes) -> None:
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], head: bool) -> None:
     look = {"arrowstyle": "-|>" if head else "-", "mutation_scale": 10, "color": _INK, "linewidth": 1.2}
     ax.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=0, zorder=2, **look))
+
+
+def _curve(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """From an earlier token's line to the last one's."""
+    way = {"arrowstyle": "-|>", "mutation_scale": 10, "connectionstyle": "arc3,rad=-0.25"}
+    ax.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=1, zorder=4, color="black", linewidth=1.1, **way))
 
 
 def _draw_numbers(ax: Axes, numbers: Float[Tensor, " features"], x: float, y: float) -> None:
@@ -239,22 +250,32 @@ def draw_losses(words: Sequence[str], probabilities: Float[Tensor, " vocab"], ti
     return figure
 
 
-def draw_surprises(panels: Mapping[str, tuple[Sequence[str], Float[Tensor, " seq"]]], title: str) -> Figure:
-    """The loss of each token of a text with the mean as a line; a panel for each model, one over the other."""
+def draw_surprises(
+    panels: Mapping[str, tuple[Sequence[str], Float[Tensor, " seq"]]], title: str, shared: int | None = None
+) -> Figure:
+    """The loss of each token of a text with the mean as a line; a panel for each model, one over the other.
+
+    `shared` is how many tokens at the end the models have in common: these stand below each other, and the mean is
+    theirs. None: nothing is in common, and each mean is that of all tokens.
+    """
     figure, axes = plt.subplots(len(panels), 1, figsize=(style.WIDTH, 0.7 + 1.8 * len(panels)), squeeze=False)
+    most = max(len(tokens) for tokens, _ in panels.values())
+    highest = max(max(losses.max().item() for _, losses in panels.values()), 0.1)
     for ax, (name, (tokens, losses)) in zip(axes[:, 0], panels.items(), strict=True):
-        bars = ax.bar(range(len(tokens)), losses.tolist(), color=style.PREDICTION, width=0.6)
+        first = most - len(tokens) if shared else 0
+        places = range(first, first + len(tokens))
+        bars = ax.bar(places, losses.tolist(), color=style.PREDICTION, width=0.6)
         on_white = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # where the mean runs through a number
         ax.bar_label(bars, [f"{loss:.2f}" for loss in losses.tolist()], padding=2, fontsize=11, bbox=on_white)
-        mean = losses.mean().item()
+        mean = losses[-shared:].mean().item() if shared else losses.mean().item()
         ax.axhline(mean, color=style.MARKED, linestyle="--", linewidth=1.2)
         ax.text(
             1.0, mean, f" mean {mean:.2f}", color=style.MARKED, va="center", transform=ax.get_yaxis_transform()
         )
         turned = {"rotation": 45, "ha": "right", "rotation_mode": "anchor"} if len(tokens) > 13 else {}
-        ax.set_xticks(range(len(tokens)), list(map(token_label, tokens)), **turned)
+        ax.set_xticks(places, list(map(token_label, tokens)), **turned)
         ax.tick_params(axis="x", length=0)
-        ax.set(xlim=(-0.6, len(tokens) - 0.4), ylim=(0, 1.22 * max(losses.max().item(), 0.1)), ylabel="nats")
+        ax.set(xlim=(-0.6, (most if shared else len(tokens)) - 0.4), ylim=(0, 1.22 * highest), ylabel="nats")
         ax.set_title(name, fontsize=12, fontweight="normal")
     style.headline(figure, title)
     return figure

@@ -127,67 +127,41 @@ def draw_looked_up(
     return figure
 
 
-def draw_two_writes(
-    attention: tuple[float, float], feed_forward: tuple[float, float], word: str, title: str
+def draw_walk(
+    path: Float[Tensor, "places 2"], worth: Float[Tensor, " places"], parts: Sequence[str], word: str, title: str
 ) -> Figure:
-    """What the two parts of a block add to one token, as arrows in the plane that both lie in, and their sum."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
-    (ax_, ay), (fx, fy) = attention, feed_forward
-    end = (ax_ + fx, ay + fy)
-    for start, stop, colour in (
-        ((0, 0), end, style.RESIDUAL),
-        ((0, 0), attention, style.QUERY),
-        (attention, end, style.FEED_FORWARD),
-    ):
-        ax.annotate("", stop, start, arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 3})
-    for point, text, colour, across, align in (
-        ((0, 0), f"x of {word}", "#5F5F5F", -8, "right"),
-        (attention, "h = x + A", style.QUERY, 10, "left"),
-        (end, "x' = h + F", style.FEED_FORWARD, 10, "left"),
-    ):
-        ax.plot(*point, "o", color=colour, markersize=6)
-        ax.annotate(
-            drawable(text), point, (across, 0), textcoords="offset points", color=colour, ha=align, va="center"
-        )
-    points = torch.tensor([(0.0, 0.0), attention, end])
-    (left, low), (right, high) = points.min(dim=0).values.tolist(), points.max(dim=0).values.tolist()
-    across = max(right - left, 2 * (high - low), 1e-9)
-    ax.set(xlim=(left - 0.25 * across, right + 0.25 * across), ylim=(low - 0.08 * across, high + 0.08 * across))
-    ax.set(aspect="equal", xlabel="along what attention adds, A", ylabel="across it")
-    style.headline(figure, title)
-    return figure
-
-
-def draw_walk(path: Float[Tensor, "places 2"], parts: Sequence[str], word: str, title: str) -> Figure:
-    """The stream of one token as a walk in a plane: an arrow for each write, towards `word` and across.
+    """Left, the stream of one token as a walk in a plane, to one scale: towards `word`, and aside; right, `worth`.
 
     `parts` name the writes, "attention 0", "feed-forward 0", ...; the path begins where the embedding puts it.
+    `worth` is the word's logit above the mean, read off at each place of the path.
     """
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 4.2))
-    for part, start, stop in zip(parts, path[:-1].tolist(), path[1:].tolist(), strict=True):
-        colour = WRITERS[part.rpartition(" ")[0]]
+    figure, (ax, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.6), width_ratios=(3, 2))
+    colours = [WRITERS[part.rpartition(" ")[0]] for part in parts]
+    for colour, start, stop in zip(colours, path[:-1].tolist(), path[1:].tolist(), strict=True):
         ax.annotate("", stop, start, arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2.4})
     ax.plot(*path.T, ".", color=style.RESIDUAL, markersize=7)
-    longest = path.diff(dim=0).norm(dim=-1).topk(min(3, len(parts))).indices.tolist()
-    for i in map(int, longest):
-        across, up = ((path[i] + path[i + 1]) / 2).tolist()
-        colour = WRITERS[parts[i].rpartition(" ")[0]]
-        rise = (path[i + 1, 1] - path[i, 1]) / (path[:, 1].max() - path[:, 1].min()).clamp(min=1e-9)
-        steep = rise.abs() > 0.25
-        offset, align = ((-8, 8), "right") if steep else ((0, -20 if rise > 0 else 12), "center")
-        ax.annotate(parts[i], (across, up), offset, textcoords="offset points", color=colour, ha=align)
+    longest = int(path.diff(dim=0).norm(dim=-1).argmax())
+    towards, aside = path.diff(dim=0)[longest].tolist()
+    note = f"{parts[longest]}:\n{towards:.0f} towards, {abs(aside):.0f} aside"
+    middle = ((path[longest] + path[longest + 1]) / 2).tolist()
     ax.annotate(
-        "embedding",
-        (path[0, 0].item(), path[0, 1].item()),
-        (-6, -18),
-        textcoords="offset points",
-        color="#5F5F5F",
-        ha="right",
+        note, middle, (10, 0), textcoords="offset points", color=colours[longest], va="center", fontsize=11
     )
+    start = (path[0, 0].item(), path[0, 1].item())
+    ax.annotate("embedding", start, (-8, -4), textcoords="offset points", color="#5F5F5F", ha="right", va="top")
     ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
     ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
-    ax.margins(0.2)
-    ax.set(xlabel=drawable(f"towards the word {word!r}"), ylabel="the way it moves most beside that")
+    low, high = path.min(dim=0).values, path.max(dim=0).values
+    reach = 1.15 * (high - low).max().clamp(min=1e-9).item()
+    middle = ((low + high) / 2).tolist()
+    ax.set_xlim(middle[0] - 0.6 * reach, middle[0] + 0.85 * reach)
+    ax.set_ylim(middle[1] - 0.55 * reach, middle[1] + 0.55 * reach)
+    ax.set_aspect("equal")
+    ax.set(xlabel=drawable(f"in the direction of {word!r}"), ylabel="aside: where it moves most")
+    right.barh(range(len(worth)), worth.tolist(), color=[style.RESIDUAL, *colours], height=0.75)
+    right.set_yticks(range(len(worth)), ["embedding", *parts] if len(parts) < 20 else [""] * len(worth))
+    right.invert_yaxis()
+    right.set_xlabel(drawable(f"logit of {word!r} read off\nafter each part, above the mean"))
     style.headline(figure, title)
     return figure
 
@@ -197,7 +171,13 @@ def draw_logits(
 ) -> Figure:
     """Left, how many tokens have which logit, the likeliest marked; right, what softmax makes of the largest."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 3.6), width_ratios=(3, 2))
-    left.hist(logits.numpy(), bins=60, color=style.RESIDUAL)
+    counts, edges, _ = left.hist(logits.numpy(), bins=60, color=style.RESIDUAL)
+    tallest = int(counts.argmax())
+    note = f"{int(counts[tallest]):,} tokens\nin this bar"
+    left.annotate(
+        note, (edges[tallest], counts[tallest]), (-6, 0), textcoords="offset points", ha="right", va="top",
+        fontsize=11, color="#5F5F5F",
+    )  # fmt: skip
     top = logits.max().item()
     left.plot([top], [0.7], "v", color=style.MARKED, markersize=9, clip_on=False)
     left.annotate(
@@ -212,12 +192,20 @@ def draw_logits(
 
 
 def draw_sampling(words: Sequence[str], variants: Mapping[str, Sequence[float]], title: str) -> Figure:
-    """The next word's probabilities under settings of the sampler; the last of `words` stands for all others."""
-    figure, axes = plt.subplots(1, len(variants), figsize=(style.WIDTH, 3.4), sharey=True)
-    for ax, (name, probabilities) in zip(axes, variants.items(), strict=True):
-        _draw_word_bars(ax, words, probabilities)
-        ax.set_title(name, fontsize=12, fontweight="normal")
-        ax.set_xlim(0, 1.2 * max(max(p) for p in variants.values()))
+    """The next word's probabilities: as the model has them, grey, and under settings of the sampler, black.
+
+    The last of `words` stands for all others.
+    """
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.5 * len(words) + 1.3))
+    for (name, probabilities), colour, up in zip(
+        variants.items(), (style.RESIDUAL, style.PREDICTION), (-0.2, 0.2), strict=True
+    ):
+        places = [i + up for i in range(len(words))]
+        shown = ax.barh(places, probabilities, color=colour, height=0.38, label=name)
+        ax.bar_label(shown, [f"{p:.0%}" for p in probabilities], padding=3, fontsize=11)
+    ax.set_yticks(range(len(words)), [drawable(word) for word in words])
+    ax.set(xlim=(0, 1.08), ylim=(len(words) - 0.4, -0.6), xlabel="probability")
+    ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
     style.headline(figure, title)
     return figure
 
@@ -231,19 +219,21 @@ def _draw_word_bars(ax: Axes, words: Sequence[str], probabilities: Sequence[floa
     ax.set_xlabel("probability")
 
 
-def draw_lesson(losses: Sequence[float], blind: float, held_out: float, title: str) -> Figure:
-    """The loss of each training step, in nats per character, with their running mean and two levels to compare."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.6))
-    values = torch.tensor(losses)
-    mean = torch.stack([values[max(0, i - 19) : i + 1].mean() for i in range(len(values))])
-    ax.plot(values, color=style.RESIDUAL, linewidth=0.8, alpha=0.7)
-    ax.plot(mean, color=style.PREDICTION)
-    ax.axhline(blind, color=style.RESIDUAL, linestyle="--", linewidth=1.5)
-    ax.text(len(losses), blind, f"knowing nothing: {blind:.2f}", color="#5F5F5F", ha="right", va="bottom")
-    ax.plot(len(losses), held_out, "o", color=style.MARKED, markersize=8, clip_on=False)
-    note, end = f"text that it never saw: {held_out:.2f}", (len(losses), held_out)
-    ax.annotate(note, end, (-8, 14), textcoords="offset points", color=style.MARKED, ha="right")
-    ax.set(xlabel="training step", ylabel="loss (nats per character)", xlim=(0, 1.01 * len(losses)))
+def draw_lesson(losses: Sequence[float], blind: float, counted: float, held_out: float, title: str) -> Figure:
+    """The loss of each training step, in nats per character, with a mean of neighbours and three levels."""
+    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+    values, n = torch.tensor(losses), len(losses)
+    mean = torch.stack([values[max(0, i - 10) : i + 11].mean() for i in range(n)])
+    ax.plot(values, color=style.RESIDUAL, linewidth=0.8, alpha=0.7, label="each step, on what it reads")
+    ax.plot(mean, color=style.PREDICTION, label="mean of 21 steps")
+    for level, name in ((blind, "knowing nothing"), (counted, "how often each character comes")):
+        ax.axhline(level, color=style.RESIDUAL, linestyle="--", linewidth=1.5)
+        ax.text(n, level, f"{name}: {level:.2f}", color="#5F5F5F", ha="right", va="bottom")
+    ax.plot(n, held_out, "o", color=style.MARKED, markersize=8, clip_on=False)
+    note = f"text that it never saw: {held_out:.2f}"
+    ax.annotate(note, (n, held_out), (-8, 12), textcoords="offset points", color=style.MARKED, ha="right")
+    ax.set(xlabel="training step", ylabel="loss (nats per character)", xlim=(0, 1.01 * n))
     ax.set_ylim(0, 1.12 * max(blind, *losses))
+    ax.legend(loc="lower left")
     style.headline(figure, title)
     return figure

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -28,10 +27,12 @@ class Journey:
     chances: Float[Tensor, " parts"]  # of the word, read off the stream after each
     said: Sequence[str]  # the word that is likeliest there
     added: Float[Tensor, " parts"]  # to the logit of the word
-    lost: Float[Tensor, " parts"]  # of its probability, without the part; nan for the embedding
-    exchanged: Float[Tensor, "draws parts"]  # of its probability, where the part writes as for another text
+    lost: Float[Tensor, " parts"]  # by how many nats its loss rises without the part; nan for the embedding
+    exchanged: Float[Tensor, "draws parts"]  # the same where the part writes as for another text
     shapes: tuple[str, str, str]  # of ids, stream and logits
     word: str
+    above: float  # the word's logit, counted from the mean of all
+    of: int  # how many rows the model has
 
     @property
     def loudest(self) -> int:
@@ -50,34 +51,41 @@ class Journey:
         return [worst] if -self.added[worst] >= 0.5 * self.added.max() else []
 
 
+def telling_rows(added: Float[Tensor, " parts"], lost: Float[Tensor, " parts"]) -> list[int]:
+    """All rows where they are few; else the first, the last and those that add, take or cost most."""
+    n = len(added)
+    if n <= FEW:
+        return list(range(n))
+    most = [values.nan_to_num(0).abs().topk(FEW // 2 - 1).indices.tolist() for values in (added, lost)]
+    return sorted({0, n - 1, *most[0], *most[1]})
+
+
 def draw_journey(journey: Journey, title: str) -> Figure:
     """Four views of the same rows: the stream, the word read off it, what each part adds, what silence costs."""
     n = len(journey.parts)
-    size = (style.WIDTH, (0.3 if n <= FEW else 0.14) * n + 2.0)
-    figure, axes = plt.subplots(1, 4, figsize=size, width_ratios=(1.2, 2, 2, 2), sharey=True)
+    figure, axes = plt.subplots(
+        1, 4, figsize=(style.WIDTH, 0.3 * n + 2.2), width_ratios=(1.2, 2, 2, 2), sharey=True
+    )
     stream, lens, adds, lost = axes
     named = {journey.loudest, *journey.missed, *journey.against}
-    shown = {i for i in style.thinned(n, 30) if n <= 30 or not named & {i - 1, i + 1}} | named
     _draw_river(stream, journey)
     lens.barh(range(n), journey.chances.tolist(), color=style.PREDICTION, height=0.75)
-    for i in sorted(shown):
-        text = drawable(journey.said[i].strip() or "␣").replace("\n", "⏎")
-        lens.text(journey.chances[i].item() + 0.03, i, text[:9], va="center", fontsize=10, color="#5F5F5F")
+    for i, (word, p) in enumerate(zip(journey.said, journey.chances.tolist(), strict=True)):
+        text = drawable(word.strip() or "␣").replace("\n", "⏎")
+        lens.text(p + 0.03, i, text[:9], va="center", fontsize=10, color="#5F5F5F")
     lens.set(xlim=(0, 1.45), xticks=(0, 0.5, 1))
     colours = [WRITERS[part.rpartition(" ")[0] or part] for part in journey.parts]
     adds.barh(range(n), journey.added.tolist(), color=colours, height=0.75)
     lost.barh(range(n), journey.lost.nan_to_num(0).tolist(), color=colours, height=0.75)
     for i in range(1, n):
         draws = journey.exchanged[:, i].tolist()
-        lost.plot(draws, [i] * len(draws), "o", color="black", markersize=2.5, alpha=0.45 if n <= FEW else 1)
-    _say(adds, journey.added, {journey.loudest, *journey.against}, journey.added)
-    _say(
-        lost, journey.lost, {*journey.missed, *journey.against}, torch.cat([journey.lost[None], journey.exchanged])
-    )
+        lost.plot(draws, [i] * len(draws), "o", color="black", markersize=2.5, alpha=0.6)
+    _say(adds, journey.added, named, journey.added)
+    _say(lost, journey.lost, named, torch.cat([journey.lost[None], journey.exchanged]))
     _name_views(axes, journey.word)
-    figure.supxlabel("dots: where a part is not silent, but writes what it wrote for other texts", fontsize=11)
-    stream.set_yticks(sorted(shown), [journey.parts[i] for i in sorted(shown)])
-    for i, tick in zip(sorted(shown), stream.get_yticklabels(), strict=True):
+    figure.supxlabel(_foot(journey), fontsize=11)
+    stream.set_yticks(range(n), journey.parts)
+    for i, tick in enumerate(stream.get_yticklabels()):
         if i in named:
             tick.set(color=style.MARKED, fontweight="bold")
     stream.set_ylim(n + 0.6, -1.6)
@@ -85,14 +93,24 @@ def draw_journey(journey: Journey, title: str) -> Figure:
     return figure
 
 
+def _foot(journey: Journey) -> str:
+    """How the panels are to be read."""
+    left, draws = len(journey.parts), len(journey.exchanged)
+    note = "stream: as wide as the logarithm of its length; silenced at all tokens of the text\n"
+    note += f"dots: the part is not silent, but writes what it wrote for {draws} other texts"
+    few = f"\n{left} of {journey.of} rows: those that add, take away or cost most, and both ends"
+    return note + (few if left < journey.of else "")
+
+
 def _name_views(axes: Sequence[Axes], word: str) -> None:
     """What each of the four panels shows, and its unit."""
-    names = ("the stream", "would say, at depth", "adds to its logit", "lost if silenced")
-    for ax, name, unit in zip(axes, names, ("", "probability", "logit", "probability"), strict=True):
+    names = ("the stream", "read off there", "adds to the logit", "costs if silenced")
+    units = ("", "probability of", "logit (0: mean) of", "nats (left: gains), on")
+    for ax, name, unit in zip(axes, names, units, strict=True):
         ax.set_title(name, fontsize=12, fontweight="normal")
         if unit:
             ax.axvline(0, color="black", linewidth=0.8)
-            ax.set_xlabel(drawable(f"{unit} of\n{word!r}"))
+            ax.set_xlabel(drawable(f"{unit}\n{word!r}"), fontsize=11)
 
 
 def _draw_river(ax: Axes, journey: Journey) -> None:
@@ -116,12 +134,13 @@ def _draw_river(ax: Axes, journey: Journey) -> None:
 
 
 def _say(ax: Axes, values: Float[Tensor, " parts"], rows: set[int], drawn: Float[Tensor, "*draws parts"]) -> None:
-    """The numbers of these bars, to the right of them; the axis has room for all that is `drawn`."""
-    for i in rows:
+    """The numbers of these bars, to the right of all that is `drawn` there; the axis has room for it."""
+    for i in sorted(rows):
         value = values[i].item()
-        text = f"{value:+.1f}" if abs(value) >= 1.5 else f"{value:.3f}"
+        text = f"{value:+.1f}"
         ax.annotate(
-            text, (max(value, 0), i), (4, 0), textcoords="offset points", va="center", color=style.MARKED,
+            text, (max(0, drawn[..., i].max().item()), i), (4, 0), textcoords="offset points", va="center",
+            color=style.MARKED,
             fontweight="bold",
         )  # fmt: skip
     low, high = min(0.0, drawn.nan_to_num(0).min().item()), max(0.0, drawn.nan_to_num(0).max().item())
@@ -153,29 +172,28 @@ def draw_lens(
 
 
 def draw_spared(
-    panels: Mapping[str, tuple[Sequence[int], Float[Tensor, " blocks"], Float[Tensor, " pairs"]]], title: str
+    panels: Mapping[str, tuple[Float[Tensor, " blocks"], Float[Tensor, " blocks"]]], title: str
 ) -> Figure:
-    """Rise of the loss without some blocks, and with each and the next exchanged; a column for each model."""
-    figure, axes = plt.subplots(2, len(panels), figsize=(style.WIDTH, 4.8), squeeze=False, sharex="col")
-    for (above, below), (name, (blocks, left_out, exchanged)) in zip(axes.T, panels.items(), strict=True):
-        wide = 0.8 * min(after - before for before, after in pairwise(blocks))
-        for ax, rises, colour in ((above, left_out, style.PREDICTION), (below, exchanged, style.RESIDUAL)):
-            across = 0.0 if ax is above else 0.5
-            places = [block + across for block in blocks[: len(rises)]]
-            bars = ax.bar(places, rises.tolist(), wide, color=colour)
-            if len(rises) <= 12:
-                size = 10 if len(panels) > 1 else 12
-                ax.bar_label(bars, [f"{rise:+.1f}" for rise in rises.tolist()], padding=2, fontsize=size)
-            ax.set_yscale("symlog", linthresh=0.5)
-            ax.set_ylim(min(0, 2.5 * rises.min().item()), 2.5 * max(0.5, rises.max().item()))
-            ax.set_yticks([0, 0.5, 1, 2, 5, 10], ["0", "0.5", "1", "2", "5", "10"])
-            ax.minorticks_off()
-            ax.axhline(0, color="black", linewidth=0.8)
-        above.set_title(name, fontsize=12, fontweight="normal")
-        below.set_xticks(blocks, [str(i) for i in blocks])
-        below.set_xlabel("block")
-    axes[0, 0].set_ylabel("left out:\nrise of the loss")
-    axes[1, 0].set_ylabel("exchanged with the\nnext: rise of the loss")
+    """Rise of the loss without each block and half of its interval; a row for each model, tall bars cut."""
+    figure, axes = plt.subplots(len(panels), 1, figsize=(style.WIDTH, 2.1 * len(panels) + 1.2), squeeze=False)
+    for ax, (name, (rises, half)) in zip(axes[:, 0], panels.items(), strict=True):
+        usual = rises.sort().values[: max(1, len(rises) - len(rises) // 6)]  # all but the few tallest
+        top = min(1.3 * rises.max().item(), 1.8 * max(0.1, usual.max().item()))
+        cut = [i for i, rise in enumerate(rises.tolist()) if rise > top]
+        ax.bar(range(len(rises)), rises.clamp(max=top).tolist(), 0.75, color=style.PREDICTION)
+        whole = [i for i in range(len(rises)) if i not in cut]
+        ax.errorbar(whole, rises[whole].tolist(), half[whole].tolist(), fmt="none", color=style.MARKED, capsize=3)
+        for i in cut:
+            ax.plot([i - 0.45, i + 0.45], [0.8 * top, 0.86 * top], color="white", linewidth=3)
+            ax.text(i, top, f"{rises[i]:.1f}", ha="center", va="bottom", fontsize=10)
+        low = min(0.0, (rises - half)[whole].min().item())
+        ax.set_ylim(1.1 * low, 1.25 * top)
+        ax.axhline(0, color="black", linewidth=0.8)
+        ax.set_xticks(style.thinned(len(rises), 30))
+        ax.set_title(f"{name} (a cut bar: off the scale)" if cut else name, fontsize=12, fontweight="normal")
+        ax.set_ylabel("rise of the loss\n(nats per token)")
+    axes[-1, 0].set_xlabel("block left out")
+    figure.supxlabel("line: 95 % interval over the tokens", fontsize=11)
     style.headline(figure, title)
     return figure
 
@@ -183,7 +201,8 @@ def draw_spared(
 def draw_choices(differences: Mapping[str, Mapping[str, Difference]], title: str) -> Figure:
     """Every part exchanged, one at a time: the mean paired difference of the loss and its 95 % interval.
 
-    A group of rows for each part; an interval that holds 0 is grey.
+    A group of rows for each part. Filled: the mean is beyond twice the standard deviation; hollow: it is not, but
+    the interval leaves out 0; grey: it holds 0.
     """
     rows = [(group, name, d) for group, found in differences.items() for name, d in found.items()]
     figure, ax = plt.subplots(figsize=(style.WIDTH, 0.27 * len(rows) + 1.8))
@@ -191,12 +210,15 @@ def draw_choices(differences: Mapping[str, Mapping[str, Difference]], title: str
         low, high = d.interval
         colour = style.RESIDUAL if low <= 0 <= high else style.WRONG if low > 0 else style.VARIANTS[3]
         ax.plot([low, high], [row, row], color=colour, linewidth=2.5, solid_capstyle="butt")
-        ax.plot(d.mean, row, "o", color=colour, markersize=6)
+        inside = colour if d.verdict != "none" or low <= 0 <= high else "white"
+        ax.plot(d.mean, row, "o", color=colour, markerfacecolor=inside, markersize=7)
         ax.annotate(f"{d.mean:+.3f}", (high, row), (6, 0), textcoords="offset points", va="center", color=colour)
     ax.axvline(0, color="black", linewidth=1)
     ax.set_yticks(range(len(rows)), [f"{group}: {name}" for group, name, _ in rows])
     ax.set_ylim(len(rows) - 0.4, -0.6)
     ax.set_xlim(None, 1.15 * max(d.interval[1] for _, _, d in rows))
-    ax.set_xlabel("loss minus Llama 3's (nats per character), and its 95 % interval over the seeds")
+    ax.set_xlabel("loss minus that of the small Llama (nats per character)")
+    note = "line: 95 % interval; filled: mean beyond twice the standard deviation\n"
+    figure.supxlabel(note + "hollow: only the interval leaves out 0; grey: it holds 0", fontsize=11)
     style.headline(figure, title)
     return figure

@@ -36,14 +36,6 @@ MEASURED = {
         "DROP": (58.4, 56.3, 54.4),
     },
 }
-# Llama 3 70B, Gemini Pro 1.5, Claude 3 Sonnet in the launch post, the two others as their makers published.
-PUBLISHED = {
-    "MMLU": (82.0, 81.9, 79.0, ""),
-    "GPQA": (39.5, 41.5, 38.5, "the other two with reasoning"),
-    "HumanEval": (81.7, 71.9, 73.0, ""),
-    "GSM-8K": (93.0, 91.7, 92.3, "8, 11 and 0 shots"),
-    "MATH": (50.4, 58.5, 40.5, "Gemini with another prompt"),
-}
 # Per cent of the 164 problems: Meta's model card, OpenAI's report on GPT-4, Anthropic's card of Claude 3.
 HUMAN_EVAL = {
     "GPT-3.5": 48.1,
@@ -69,6 +61,7 @@ ARENA = {
     "Gemini Pro (API)": 1136,
 }
 READ = 15e12  # tokens, of the 8B and of the 70B
+FITTED = 500e9  # tokens; the runs to which Hoffmann et al. fitted their law read no more
 # Chinchilla's law, loss = E + A / n**alpha + B / tokens**beta, as Besiroglu et al. fitted it again in 2024.
 E, A, B, ALPHA, BETA = 1.8172, 482.01, 2085.43, 0.3478, 0.3658
 
@@ -126,24 +119,9 @@ def gaps() -> dict[str, dict[str, float]]:
     return found
 
 
-def beside_larger() -> list[str]:
-    """The 70B beside two closed models; returns the tests on which it is below Gemini Pro 1.5."""
-    columns = ["per cent", "Llama 3 70B", "Gemini Pro 1.5", "Claude 3 Sonnet", "asked otherwise"]
-    caption = "Launch post, April 2024; the two others as their makers published"
-    show_table([[test, *row] for test, row in PUBLISHED.items()], columns, caption)
-    return [test for test, (ours, gemini, *_) in PUBLISHED.items() if ours < gemini]
-
-
 def chance_to_win(points: float) -> float:
     """How often the better of two wins a comparison, by its lead on the arena's board."""
     return 1 / (1 + 10 ** (-points / 400))
-
-
-def board() -> None:
-    """The overall board, and how often the 8B would win against each."""
-    ours = ARENA["Llama 3 8B"]
-    rows = [[name, points, f"{chance_to_win(ours - points):.0%}"] for name, points in ARENA.items()]
-    show_table(rows, ["model", "points", "the 8B would win"], "Chatbot Arena, 1 May 2024")
 
 
 def optimal_tokens(n: float, a: float, b: float, alpha: float, beta: float) -> float:
@@ -153,20 +131,19 @@ def optimal_tokens(n: float, a: float, b: float, alpha: float, beta: float) -> f
 
 
 def optima(n: float) -> dict[str, float]:
-    """How many times past the optimum 15 trillion tokens are, by five laws, for n parameters."""
+    """How many times past the optimum 15 trillion tokens are, by five sources, for n parameters."""
     laws = {
         "Hoffmann 2022, rounded constants": optimal_tokens(n, 406.4, 410.7, 0.34, 0.28),
         "Hoffmann 2022, with more digits": optimal_tokens(n, 406.4, 410.7, 0.3392, 0.2849),
-        "Meta's launch post": 200e9,
+        "Meta's launch post, about 200 · 10⁹": 200e9,
         "Besiroglu 2024, fitted again": optimal_tokens(n, A, B, ALPHA, BETA),
         "rule of thumb, 20 per parameter": 20 * n,
     }
     times = {law: READ / tokens for law, tokens in laws.items()}
-    title = (
-        f"Five laws, five answers: {min(times.values()):.0f} to {max(times.values()):.0f} times past the optimum"
-    )
-    alt = "Five dots on a logarithmic axis, one for each law: how many times past the optimum."
-    show_figure(figures.draw_optima(times, title), alt)
+    low, *others = times.values()
+    title = f"{min(others):.0f} to {max(others):.0f} times past the optimum, or {low:.0f} by rounded constants"
+    alt = "Five dots on an axis from zero, one for each source: how many times past the optimum; two are one fit."
+    show_figure(figures.draw_optima(times, title, one_fit=2), alt)
     return times
 
 
@@ -180,13 +157,13 @@ def law(n: float) -> tuple[float, float]:
     floor, reached, at_optimum = E + A / n**ALPHA, law_of_loss(n, READ), law_of_loss(n, 160e9)
     tokens = [10 ** (10 + i / 20) for i in range(81)]
     marks = {"160 · 10⁹": (160e9, at_optimum), "15 · 10¹², as Llama 3": (READ, reached)}
-    gained, left = at_optimum - reached, reached - floor
-    title = (
-        f"{READ / 160e9:.0f} times the text brought {gained:.2f} nats; endless text would bring {left:.2f} more"
+    title = f"By the law {READ / 160e9:.0f} times the text brings {at_optimum - reached:.2f} nats; "
+    title += f"the last {READ / FITTED:.0f}-fold of it lies beyond every run that was fitted"
+    alt = (
+        "A falling curve of loss by tokens read, dotted beyond the fitted runs, flattening towards a dashed floor."
     )
-    alt = "A falling curve of loss by tokens read, flattening towards a dashed floor."
     losses = [law_of_loss(n, count) for count in tokens]
-    show_figure(figures.draw_law(tokens, losses, floor, marks, title), alt)
+    show_figure(figures.draw_law(tokens, losses, floor, marks, title, fitted=FITTED), alt)
     return reached, floor
 
 
@@ -227,24 +204,6 @@ def answer_losses(subject: Subject, question: str, answer: str) -> Float[Tensor,
     alt = "A bar for each token's loss: those of the question grey, those of the answer black."
     show_figure(figures.draw_counted(words, losses.tolist(), n_read, title), alt)
     return losses[n_read:]
-
-
-def clipped_gains(clip: float = 0.2) -> None:
-    """What PPO pays for a token of a good and of a bad answer, as it becomes more or less probable."""
-    ratios = [0.01 * i for i in range(40, 201)]
-    gains = {
-        "good answer, advantage +1": [ppo_gain(ratio, 1, clip) for ratio in ratios],
-        "bad answer, advantage -1": [ppo_gain(ratio, -1, clip) for ratio in ratios],
-    }
-    best, worst = max(gains["good answer, advantage +1"]), min(gains["bad answer, advantage -1"])
-    title = f"A good answer's token earns at most {best:.1f}; a bad one's loses {-worst:.1f} when doubled"
-    alt = "Two panels of a bent line: what a token earns by the ratio of its probabilities, flat on one side."
-    show_figure(figures.draw_clipped(gains, ratios, clip, title), alt)
-
-
-def ppo_gain(ratio: float, advantage: float, clip: float = 0.2) -> float:
-    """What is made large; `ratio`: a token's probability now over that when it was written."""
-    return min(ratio * advantage, max(1 - clip, min(ratio, 1 + clip)) * advantage)
 
 
 def preferences(

@@ -10,6 +10,7 @@ from decoding_llama3.lessons.looks.attention.further import (
 from decoding_llama3.lessons.looks.attention.mechanism import (
     dice,
     growing_cache,
+    head_outputs,
     keys_in_use,
     likeness,
     mixture,
@@ -20,7 +21,8 @@ from decoding_llama3.lessons.looks.attention.mechanism import (
     two_needs,
     wiring,
 )
-from decoding_llama3.lessons.looks.attention.models import block_heads, first_token, handed_over, head_kinds
+from decoding_llama3.lessons.looks.attention.models import block_heads, handed_over, head_kinds, two_ways
+from decoding_llama3.lessons.looks.attention.sinks import first_token
 
 __all__ = [
     "block_heads",
@@ -34,6 +36,7 @@ __all__ = [
     "growing_cache",
     "handed_over",
     "head_kinds",
+    "head_outputs",
     "keys_in_use",
     "likeness",
     "mixture",
@@ -44,5 +47,6 @@ __all__ = [
     "soft_lookup",
     "step_times",
     "two_needs",
+    "two_ways",
     "wiring",
 ]

@@ -27,9 +27,10 @@ def sharing(config: LlamaConfig, n_kv_heads: int, tokens: int = 8192) -> Figure:
     per_token, users = shared.kv_cache_bytes(1), users_on_card(config, n_kv_heads, tokens)
     kind = "MHA" if n_kv_heads == config.n_heads else "MQA" if n_kv_heads == 1 else "GQA"
     counted = f"{users} user{'' if users == 1 else 's'}"
+    free, each = max(0, CARD - 2 * config.n_params) / 1e9, shared.kv_cache_bytes(tokens) / 1e9
     lines = (
-        f"{per_token:,} bytes of cache per token",
-        f"{counted} of {tokens:,} tokens beside the weights on a card of {CARD / 1e9:.0f} GB",
+        f"{per_token:,} bytes of cache per token, {each:.2f} GB for {tokens:,}",
+        f"{free:.1f} GB beside the weights hold {free / each:.2f} such caches",
     )
     title = (
         f"{kind}, {n_kv_heads} for {config.n_heads} queries: {per_token:,} bytes per token, {counted} on a card"
@@ -47,10 +48,9 @@ def cache_roofline(intensity: Mapping[str, float]) -> None:
     """What an H100 can compute, and where reading the cache of some models puts it, in operations per byte."""
     name = max(intensity, key=intensity.__getitem__)
     share = min(1.0, intensity[name] * BANDWIDTH / PEAK)
-    title = f"Even {name}'s cache lets an H100 use {share:.1%} of its arithmetic: the rest waits for memory"
+    title = f"Attention over its cache can use {share:.1%} of an H100's arithmetic at most, in {name}"
     alt = "A line that rises and then is level: what a card can compute; dots of models low on its slope."
-    points = {f"{model}: {value:g}": value for model, value in intensity.items()}
-    show_figure(figures.draw_roofline(PEAK, BANDWIDTH, points, title), alt)
+    show_figure(figures.draw_roofline(PEAK, BANDWIDTH, intensity, title), alt)
 
 
 def step_times(*subjects: Subject | None) -> dict[str, float]:

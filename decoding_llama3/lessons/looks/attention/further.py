@@ -12,14 +12,15 @@ from decoding_llama3.experiments.ablation.statistics import T_95
 from decoding_llama3.inspect import heads, probe
 from decoding_llama3.lessons.figures import attention_models as figures
 from decoding_llama3.lessons.looks.attention.models import START, attention_maps
-from decoding_llama3.lessons.show import held_out_ids, is_slow, ordinary_ids, show_figure, show_table
+from decoding_llama3.lessons.show import held_out_ids, ordinary_ids, show_figure, show_table
 from decoding_llama3.lessons.subject import Subject, present
 
 Heads = list[tuple[int, int]]  # (block, head)
+REPEATS = "4 rows of 96 random words, which begin again after 24 to 48; all later copies count as said again"
 Repeats = tuple[Int[Tensor, "batch seq"], Int[Tensor, " batch"]]
 
 
-def repeats_for(subject: Subject, batch: int) -> Repeats:
+def repeats_for(subject: Subject, batch: int = 4) -> Repeats:
     """Rows of random words of the model's vocabulary, said twice, and after how many words each row repeats."""
     drawn = heads.repeated_random_tokens(
         ordinary_ids(subject.tokenizer),
@@ -37,7 +38,7 @@ def copying_heads(*subjects: Subject | None) -> None:
     """The loss on random words said twice, and the heads that attend to the word before and to what came next."""
     panels, rows, told = {}, [], []
     for subject in present(*subjects):
-        tokens, periods = repeats_for(subject, batch=3 if is_slow(subject.model) else 8)
+        tokens, periods = repeats_for(subject)
         first, later = heads.repeat_losses(subject.model, tokens, periods)
         scores = heads.head_scores(subject.model, tokens, periods)
         scores = {kind: values.float().cpu() for kind, values in scores.items()}
@@ -48,7 +49,7 @@ def copying_heads(*subjects: Subject | None) -> None:
         layer, head = divmod(int(scores["induction"].argmax()), scores["induction"].shape[1])
         told.append(f"{subject.name}'s head {layer}.{head} ({scores['induction'].max():.0%})")
         rows.append([subject.name, f"{first:.2f}", f"{later:.2f}"])
-    show_table(rows, ["nats per token", "said for the first time", "said again"])
+    show_table(rows, ["nats per token", "said for the first time", "said again"], REPEATS)
     title = f"What came after the previous occurrence is looked up most by {' and '.join(told)}"
     alt = "Grids of blocks by heads for each model: weight on the token before, and after the previous occurrence."
     show_figure(figures.draw_head_kinds(panels, title), alt)
@@ -59,7 +60,7 @@ def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
     each block's attention as a whole, and as many heads drawn by chance.
     """
     model, ids = subject.model, subject.ids(text)
-    tokens, periods = repeats_for(subject, batch=4)
+    tokens, periods = repeats_for(subject)
     scores = heads.head_scores(model, tokens, periods)
     named = {
         "heads that copy": heads_above(scores["induction"]),
@@ -68,32 +69,26 @@ def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
     even = evenness(attention_maps(subject, text))
     whole, tale = heads.repeat_losses(model, tokens, periods)[1], probe.loss_of(model, ids)
 
-    def loss_without(silent: Iterable[tuple[int, int]]) -> float:
-        with heads.without_heads(model, silent):
-            return heads.repeat_losses(model, tokens, periods)[1]
-
     every = itertools.product(range(model.config.n_layers), range(model.config.n_heads))
     others = sorted(set(every) - {pair for silent in named.values() for pair in silent})
-    groups, rows = [], []
+
+    def rises_without(silent: Iterable[tuple[int, int]]) -> tuple[float, float]:
+        with heads.without_heads(model, silent):
+            return heads.repeat_losses(model, tokens, periods)[1] - whole, probe.loss_of(model, ids) - tale
+
+    rows = []
     for name, silent in named.items():
-        groups.append((f"the {len(silent)} {name}", [loss_without(silent)]))
+        rows.append([f"the {len(silent)} {name}", *map("{:+.2f}".format, rises_without(silent)), ""])
         drawn = by_chance(others, len(silent), draws)
-        groups.append((f"{len(drawn[0])} others, {draws} draws", [loss_without(chosen) for chosen in drawn]))
-    copiers, before = groups[0][1][0], groups[2][1][0]
+        rises = [rises_without(chosen)[0] for chosen in drawn]
+        rows.append([f"{len(drawn[0])} others, {draws} draws", f"{min(rises):+.2f} to {max(rises):+.2f}", "", ""])
     for block in range(model.config.n_layers):
         silent = [(block, head) for head in range(model.config.n_heads)]
-        groups.append((f"all heads of block {block}", [loss := loss_without(silent)]))
-        with heads.without_heads(model, silent):
-            rises = f"{loss - whole:+.2f}", f"{probe.loss_of(model, ids) - tale:+.2f}"
-        rows.append([f"block {block}", *rises, f"{even[block]:.0%}"])
-    title = (
-        f"Said again: {whole:.1f} nats with all heads, {copiers:.1f} without the heads that copy, "
-        f"{before:.1f} without those on the token before"
-    )
-    alt = "Rows of dots: the loss on repeated words without named heads, others by chance, and whole blocks."
-    show_figure(figures.draw_copying_silenced(groups, whole, title), alt)
+        rows.append(
+            [f"block {block}, all heads", *map("{:+.2f}".format, rises_without(silent)), f"{even[block]:.0%}"]
+        )
     header = ["attention silenced", "words said again", "the tale", "how even its weights are"]
-    show_table(rows, header, "rise of the loss, in nats per token")
+    show_table(rows, header, f"rise of the loss, in nats per token; said again, with all heads, it is {whole:.2f}")
 
 
 def evenness(maps: Float[Tensor, "layers heads seq seq"]) -> Float[Tensor, " layers"]:
@@ -129,7 +124,12 @@ def circuit_forming() -> dict[str, float]:
     steps = [sight.step for sight in by_kind["two blocks"][0]]
     last = {kind: [seen[-1] for seen in seeds.values()] for kind, seeds in by_kind.items()}
     means = {kind: sum(sight.accuracy for sight in seen) / len(seen) for kind, seen in last.items()}
-    title = f"Two blocks predict {means['two blocks']:.0%} of what repeats, one block {means['one block']:.0%}"
+    times = rise_times(steps, curves["two blocks"])
+    title = (
+        f"With two blocks from 30 to 90 % within {' to '.join(f'{t}' for t in sorted({min(times), max(times)}))} "
+        f"steps, at the end "
+        f"{means['two blocks']:.0%}; with one block {means['one block']:.0%}"
+    )
     alt = "Thin lines of the share predicted by step of training, one a seed, for one block and for two."
     show_figure(figures.draw_forming(steps, curves, title), alt)
     rows = [
@@ -142,9 +142,24 @@ def circuit_forming() -> dict[str, float]:
         ]
         for kind, seen in last.items()
     ]
-    header = ["after training, 5 seeds", "predicted", "predicted after 9", "weight: before", "weight: copying"]
+    header = [
+        "after training, lowest to highest of 5 seeds",
+        "repeats, predicted",
+        "repeats after 9 letters",
+        "weight on the letter before",
+        "weight on what came next",
+    ]
     show_table(rows, header)
     return means
+
+
+def rise_times(steps: Sequence[int], curves: Float[Tensor, "seeds steps"]) -> list[int]:
+    """How many steps each seed takes from 30 to 90 per cent, or until the last step."""
+
+    def first_above(curve: list[float], least: float) -> int:
+        return next((step for step, share in zip(steps, curve, strict=True) if share > least), steps[-1])
+
+    return [first_above(curve, 0.9) - first_above(curve, 0.3) for curve in curves.tolist()]
 
 
 def spread_of(values: Sequence[float]) -> str:
@@ -161,9 +176,13 @@ def each_head_silenced(subject: Subject, windows: int = 10, length: int = 64) ->
     others = torch.cat([rises[block, :head], rises[block, head + 1 :]])
     more = rises[block, head] - others.mean(0)
     title = (
-        f"Head {block}.{head} costs most, {mean.max():.3f}: {more.mean():+.3f} ± {half_interval(more):.3f} "
-        f"against another of its block; of {blocks * n_heads} heads {int((mean > half).sum())} cost more than "
-        f"nothing, {int((mean < -half).sum())} less"
+        f"No single head of {subject.name} costs more than {mean.max():.3f} nats, "
+        f"a whole block up to {together.mean(-1).max():.2f}"
+    )
+    print(
+        f"of {blocks * n_heads} heads {int((mean > half).sum())} cost more than nothing, "
+        f"{int((mean < -half).sum())} less; head {block}.{head} costs {more.mean():.3f} ± "
+        f"{half_interval(more):.3f} more than the mean of its block's others"
     )
     alt = "Dots with intervals for each head of each block: the rise of the loss; bars for whole blocks."
     show_figure(figures.draw_silenced_heads(mean, half, together.mean(-1), title), alt)

@@ -9,11 +9,13 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from decoding_llama3.attention import attend
+from decoding_llama3.attention import Attention, attend
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.inference.parts import with_parts
 from decoding_llama3.inspect import probe
 from decoding_llama3.lessons.figures import attention as figures
+from decoding_llama3.lessons.figures import attention_models
+from decoding_llama3.lessons.fonts import token_label
 from decoding_llama3.lessons.show import OPENING, show_figure
 from decoding_llama3.lessons.subject import Subject, token_strings
 from decoding_llama3.transformer import Transformer
@@ -114,13 +116,16 @@ def likeness(
 ) -> None:
     """Which token each would attend to if it compared itself with the others, and which by query and key."""
     maps = {
-        "compared as they are: x · x": (x @ x.T / x.shape[-1] ** 0.5).softmax(-1),
-        "by query and key: q · k": (q @ k.T / q.shape[-1] ** 0.5).softmax(-1),
+        "as they are: x · x / √dim": (x @ x.T / x.shape[-1] ** 0.5).softmax(-1),
+        "by query and key: q · k / √head_dim": (q @ k.T / q.shape[-1] ** 0.5).softmax(-1),
     }
     itself = torch.arange(len(words))
-    alike, asked = (int((values.argmax(-1) == itself).sum()) for values in maps.values())
+    (alike, _), (asked, before) = (
+        [int((values.argmax(-1) == itself - back).sum()) for back in (0, 1)] for values in maps.values()
+    )
     title = (
-        f"Compared as they are, {alike} of {len(words)} tokens attend most to themselves; by query and key {asked}"
+        f"As they are, {alike} of {len(words)} tokens attend most to themselves; by query and key {asked} do, "
+        f"and {before} attend most to the token before"
     )
     alt = "Two square maps of who attends to whom: by likeness, with the diagonal bright, and by query and key."
     show_figure(figures.draw_likeness(maps, words, title), alt)
@@ -144,7 +149,7 @@ def saturation(n_keys: int = 128, widths: Sequence[int] = (2, 4, 8, 16, 32, 64, 
     at = list(widths).index(128)
     raw, scaled = (values[at] for values in kept.values())
     title = (
-        f"With 128 features a query attends to {raw:.1f} of {n_keys} keys; with its scores scaled, to {scaled:.0f}"
+        f"With 128 features a random query uses {raw:.1f} of {n_keys} keys; with its scores scaled, {scaled:.0f}"
     )
     alt = "Two lines over the number of features: raw scores fall to one key, scaled ones stay level."
     show_figure(figures.draw_saturation(widths, kept, n_keys, title), alt)
@@ -181,22 +186,28 @@ DICE = LlamaConfig(
 
 
 def dice(steps: int = 200, throws: int = 16) -> dict[str, float]:
-    """Two small models learn to predict dice, one with a mask and one without; returns their last losses."""
-    curves = {
-        "with the mask": learn_dice(Transformer(DICE), steps, throws),
-        "without it": learn_dice(with_parts(Transformer(DICE), attend=attend_everywhere), steps, throws),
+    """Two small models learn to predict dice, one with a mask and one without; returns their last losses, and that
+    of the second at the last place alone, where no token stands to the right.
+    """
+    models = {
+        "with the mask": Transformer(DICE),
+        "without it": with_parts(Transformer(DICE), attend=attend_everywhere),
     }
+    curves = {name: learn_dice(model, steps, throws) for name, model in models.items()}
     starts = range(0, steps - steps % 10, 10)  # each point is the mean of ten steps
     shown = {name: [sum(losses[i : i + 10]) / 10 for i in starts] for name, losses in curves.items()}
     last = {name: losses[-1] for name, losses in shown.items()}
     levels = {"a fair die, ln 6 =": math.log(6), f"only the last of {throws} unknown:": math.log(6) / throws}
+    rows = torch.randint(6, (256, throws + 1), generator=torch.Generator().manual_seed(1))
+    logits = models["without it"](rows[:, :-1])[:, -1]
+    at_the_end = F.cross_entropy(logits, rows[:, -1]).item()
     title = (
-        f"Whoever sees the next throw predicts dice: {last['without it']:.2f} nats per throw, "
-        f"where chance allows {math.log(6):.2f}"
+        f"Without the mask {last['without it']:.2f} nats per throw, where chance allows {math.log(6):.2f}; "
+        f"but {at_the_end:.2f} at the last place"
     )
     alt = "Two curves of the loss: with the mask it stays at chance, without it falls far below."
     show_figure(figures.draw_dice([i + 10 for i in starts], shown, levels, title), alt)
-    return last
+    return last | {"at the last place": at_the_end}
 
 
 def learn_dice(model: Transformer, steps: int, throws: int) -> list[float]:
@@ -242,12 +253,35 @@ def two_needs() -> None:
     show_figure(figures.draw_two_needs(outputs, title), alt)
 
 
+def head_outputs(
+    attention: Attention,
+    y: Float[Tensor, "heads seq head_dim"],
+    weights: Float[Tensor, "heads seq seq"],
+    words: Sequence[str],
+    at: int,
+) -> None:
+    """What each head writes at one token through its own columns of W_o, and their sum."""
+    columns = attention.wo.weight.unflatten(1, (len(y), -1))  # (dim, heads, head_dim)
+    written = torch.einsum("dhf,hf->hd", columns, y[:, at]).float().cpu()
+    lengths, together = written.norm(dim=-1), written.sum(0).norm().item()
+    most = int(lengths.argmax())
+    favourite = [words[int(row.argmax())] for row in weights[:, at]]
+    title = (
+        f"At '{words[at]}' head {most} writes the longest vector, {lengths[most]:.1f}; "
+        f"the sum of the {len(y)} is {together:.1f} long"
+    )
+    alt = "A bar for each head: the length of the vector that it adds to the stream, and one for their sum."
+    show_figure(
+        attention_models.draw_head_outputs(lengths, together, list(map(token_label, favourite)), title), alt
+    )
+
+
 def growing_cache(subject: Subject, text: str, block: int) -> None:
     """The keys in the cache of one block after a third, two thirds and all of `text`."""
     ids, words, model = subject.ids(text), subject.words(text), subject.model
     positions, n = torch.arange(len(words), device=ids.device), len(words)
     counts, moments = [n // 3, 2 * n // 3, n], []
-    caches = model.make_caches(batch=1, length=n + 2)
+    caches = model.make_caches(batch=1, length=n)
     for start, end in itertools.pairwise([0, *counts]):
         model.hidden(ids[:, start:end], positions[start:end], caches)
         moments.append(caches[block].keys[0, 0].float().cpu())
@@ -259,4 +293,4 @@ def growing_cache(subject: Subject, text: str, block: int) -> None:
         f"{numbers:,} with the values, all heads and all blocks"
     )
     alt = "Three pictures of one key store: after a third of the words, after two thirds, after all."
-    show_figure(figures.draw_cache(moments, counts, words, title), alt)
+    show_figure(figures.draw_cache(moments, counts, words, f"block {block}, keys of set 0", title), alt)

@@ -1,23 +1,22 @@
 """Part 5 - what is shown of attention in trained models."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from decoding_llama3.attention import repeat_for_queries
+from decoding_llama3.attention import attend
 from decoding_llama3.inference.parts import with_parts
 from decoding_llama3.inspect import probe
 from decoding_llama3.lessons.figures import attention_models as figures
 from decoding_llama3.lessons.looks.attention.mechanism import places_of_repeated, subject_word
 from decoding_llama3.lessons.show import show_figure, show_table
 from decoding_llama3.lessons.subject import Subject, present
-from decoding_llama3.transformer import Transformer
 
 START = 16  # the first few tokens have little to choose from
+LENGTH = 48  # tokens of a tale
 
 
 def handed_over(text: str, *subjects: Subject | None) -> None:
@@ -25,26 +24,30 @@ def handed_over(text: str, *subjects: Subject | None) -> None:
 
     The word is the one that stands most often in `text`, the prediction what comes after its first occurrence.
     """
-    panels, told = {}, []
+    panels, told, word, guess = {}, [], "", ""
     for subject in present(*subjects):
         chosen, places = places_of_repeated(subject, text)
-        whole, without, handed, guess = attention_exchanged(subject, chosen, places)
-        panels[subject.name] = whole, without, handed
-        least, most = int(without.argmin()), int(handed.argmax())
-        told.append(
-            f"{subject.name}'s '{guess}' has {whole:.3f}, and {without[least]:.3f} without block {least}'s "
-            f"attention; block {most}'s, handed over, makes {handed[most]:.3f} of it"
-        )
-    alt = "Bars for each block: the probability of a word without its attention, and where it is handed over."
-    texts = "without this block's attention", "handed to the next place"
-    show_figure(figures.draw_handed_over(panels, texts, "; ".join(told)), alt)
+        whole, rows, guess = attention_exchanged(subject, chosen, places)
+        panels[subject.name], word = (whole, rows), subject.words(chosen)[places[0]]
+        most = int(rows[2].argmax())
+        told.append(f"that of {subject.name}'s block {most} gives '{guess}' {rows[2, most]:.2f}")
+    title = f"Attention handed from the first '{word}' to the second: {', '.join(told)} there"
+    names = "without the block", "loss on the other words", "handed over"
+    units = "probability", "rise, nats per token", "probability"
+    alt = (
+        "Bars for each block: a word's probability without its attention, the other words' loss, and handed over."
+    )
+    show_figure(figures.draw_handed_over(panels, names, units, title), alt)
 
 
 def attention_exchanged(
     subject: Subject, text: str, places: list[int]
-) -> tuple[float, Float[Tensor, " blocks"], Float[Tensor, " blocks"], str]:
-    """The probability of the likeliest word at the first of `places`: with all blocks, and without each one's
-    attention; its probability at the second place, with the attention that each block had at the first; the word.
+) -> tuple[float, Float[Tensor, "three blocks"], str]:
+    """The probability of the likeliest word at the first of `places` with all blocks; three rows, and the word.
+
+    The rows, a number for each block: that probability without the block's attention; the rise of the loss on all
+    other words of the text without it; and the word's probability at the second place, with the attention that the
+    block had at the first.
     """
     model, blocks = subject.model, len(subject.model.layers)
     rows = subject.ids(text).repeat(2 * blocks + 1, 1)  # row b: block b silenced; row blocks + b: handed over
@@ -59,16 +62,15 @@ def attention_exchanged(
                 return mixed
 
             stack.enter_context(probe.intercepted(model, [name], change))
-        hidden = model.hidden(rows)[:, [first, second]]
-    probabilities = model.output(hidden).float().softmax(-1).cpu()
+        hidden = model.hidden(rows)
+    probabilities = model.output(hidden[:, [first, second]]).float().softmax(-1).cpu()
     token = int(probabilities[-1, 0].argmax())
     found = probabilities[..., token]
-    return (
-        found[-1, 0].item(),
-        found[:blocks, 0],
-        found[blocks:-1, 1],
-        subject_word(subject, token),
-    )
+    kept = [*range(blocks), -1]
+    losses = probe.next_token_losses(model.output(hidden[kept]).float(), rows[kept]).cpu()
+    others = torch.cat([losses[:, :first], losses[:, first + 1 :]], dim=1).mean(-1)
+    three = torch.stack([found[:blocks, 0], others[:-1] - others[-1], found[blocks:-1, 1]])
+    return found[-1, 0].item(), three, subject_word(subject, token)
 
 
 def block_heads(subject: Subject, text: str, block: int) -> None:
@@ -98,9 +100,33 @@ def block_heads(subject: Subject, text: str, block: int) -> None:
     show_figure(figures.draw_block_heads(without, alone, whole, none, title), alt)
 
 
-def attention_maps(subject: Subject, text: str) -> Float[Tensor, "layers heads seq seq"]:
-    """Who attends to whom in `text`, in every head."""
-    weights = probe.attention_weights(subject.model, subject.ids(text))
+def two_ways(subject: Subject, text: str, hidden: Mapping[str, Sequence[tuple[int, int]]]) -> dict[str, float]:
+    """The likeliest word after `text` when, in all blocks, some tokens are hidden from others.
+
+    `hidden` gives each attempt its pairs of places, (who attends, what is hidden from it).
+    """
+    ids, names = subject.ids(text), ["nothing hidden", *hidden]
+    seen = torch.tril(torch.ones(len(names), ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device))
+    for row, pairs in enumerate(hidden.values(), start=1):
+        for who, what in pairs:
+            seen[row, who, what] = False
+
+    def attend_hidden(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+        return torch.cat([attend(q[i : i + 1], k[i : i + 1], v[i : i + 1], here) for i, here in enumerate(seen)])
+
+    logits = with_parts(subject.model, attend=attend_hidden)(ids.repeat(len(names), 1))[:, -1]
+    token = int(logits[0].argmax())
+    found = dict(zip(names, logits.float().softmax(-1)[:, token].tolist(), strict=True))
+    header = ["in all blocks", f"probability of {subject_word(subject, token)!r}"]
+    show_table([[name, f"{share:.3f}"] for name, share in found.items()], header)
+    return found
+
+
+def attention_maps(
+    subject: Subject, text: str, length: int | None = None
+) -> Float[Tensor, "layers heads seq seq"]:
+    """Who attends to whom in the first `length` tokens of `text`, in every head."""
+    weights = probe.attention_weights(subject.model, subject.ids(text)[:, :length])
     return torch.stack([layer[0].float().cpu() for layer in weights])
 
 
@@ -115,91 +141,11 @@ def kinds_of_heads(maps: Float[Tensor, "layers heads seq seq"]) -> dict[str, Flo
 
 def head_kinds(text: str, *subjects: Subject | None) -> None:
     """What each head of each model attends to."""
-    panels = {subject.name: kinds_of_heads(attention_maps(subject, text)) for subject in present(*subjects)}
-    told = []
-    for name, kinds in panels.items():
-        before = kinds["the token before"]
-        layer, head = divmod(int(before.argmax()), before.shape[1])
-        told.append(
-            f"{name}'s head {layer}.{head} gives {before.max():.0%} to the token before, "
-            f"all heads together {kinds['the first token'].mean():.0%} to the first"
-        )
+    panels = {
+        subject.name: kinds_of_heads(attention_maps(subject, text, LENGTH)) for subject in present(*subjects)
+    }
+    told = [f"{name} gives {kinds['the first token'].mean():.0%}" for name, kinds in panels.items()]
     alt = "Grids of blocks by heads for each model: weight on the token before, on the first token, on itself."
-    show_figure(figures.draw_head_kinds(panels, "; ".join(told)), alt)
-
-
-def first_token(
-    text: str, *subjects: Subject | None, length: int = 48, controls: tuple[int, ...] = (4, 9)
-) -> None:
-    """What it costs to hide the first token from all later ones, to mute its value, and to exchange it.
-
-    Hidden: its weight is zero, and the others' add up to 1 without it. Muted: it keeps its weight, but its value
-    is zero. Exchanged: its value is that of another word in its place. The same is done with tokens near it.
-    """
-    places = (0, *controls)
-    for subject in present(*subjects):
-        ids, words = subject.ids(text)[:, :length], subject.words(text)
-        others = [subject.tokenizer.encode(word)[0] for word in ("You", "The", "Once")]
-        maps = probe.attention_weights(subject.model, ids)
-        share = torch.stack([layer[0, :, START:].float().mean(dim=(0, 1)).cpu() for layer in maps]).mean(0)
-        sizes, rows = sizes_in_the_middle(subject.model, ids), []
-        rises = rises_without_tokens(subject.model, ids, places, others)
-        for place, (hidden, muted, *exchanged) in zip(places, rises, strict=True):
-            name = f"{words[place]!r}, {'the first' if place == 0 else f'token {place}'}"
-            range_of = f"{min(exchanged):+.2f} to {max(exchanged):+.2f}"
-            changed = f"{hidden:+.2f}", f"{muted:+.2f}", range_of
-            rows.append([name, f"{sizes[place]:.1f} x", f"{share[place]:.1%}", *changed])
-        caption = f"{subject.name}: rise of the loss on the rest of the text, in nats per token"
-        header = ["token", "its vector, of the median", "weight it gets", "hidden", "muted", "exchanged, 3 words"]
-        show_table(rows, header, caption)
-
-
-def sizes_in_the_middle(model: Transformer, ids: Tensor) -> Float[Tensor, " seq"]:
-    """How long each token's stream is half-way up, as a multiple of the median."""
-    name = f"layers.{model.config.n_layers // 2}.attention_norm"
-    with probe.recording(model, [name]) as record:
-        model.hidden(ids)
-    sizes = record.inputs[name][0].float().cpu().norm(dim=-1)
-    return sizes / sizes.median()
-
-
-def rises_without_tokens(
-    model: Transformer, ids: Tensor, places: Sequence[int], others: Sequence[int]
-) -> list[list[float]]:
-    """For each place, the rise of the loss after the first tokens: its token hidden, muted, and with the value
-    that each of `others` would have there.
-    """
-    each = 2 + len(others)
-    rows = ids.repeat(1 + len(places) * each, 1)  # the text as it is, then so many rows for each place
-    names = probe.names_of(model, "attention.wv")
-    given = []  # for each place the values of the others there, a tensor a block, in the order in which they run
-    for place in places:
-        replaced = ids[:, : place + 1].repeat(len(others), 1)
-        replaced[:, place] = torch.tensor(others, device=ids.device)
-        with probe.recording(model, names) as record:
-            model.hidden(replaced)
-        given.append(iter([record.outputs[name][:, place] for name in names]))
-
-    def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-        seq = torch.arange(q.shape[2], device=q.device)
-        seen = (seq <= seq[:, None]).expand(len(q), -1, -1).clone()
-        for i, place in enumerate(places):
-            seen[1 + i * each, place + 1 :, place] = False
-        k, v = repeat_for_queries(q, k), repeat_for_queries(q, v)
-        scores = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).float().masked_fill(~seen[:, None], -torch.inf)
-        weights = scores.softmax(-1).type_as(q)
-        out = weights @ v
-        for i, (place, values) in enumerate(zip(places, given, strict=True)):
-            muted, end = 2 + i * each, 1 + (i + 1) * each
-            later = weights[muted:end, :, place + 1 :, place, None]
-            by_head = next(values).unflatten(-1, (-1, v.shape[-1]))
-            new = F.pad(
-                by_head.repeat_interleave(model.config.queries_per_kv, dim=1), (0, 0, 0, 0, 1, 0)
-            )  # first 0
-            out[muted:end, :, place + 1 :] += later * (new - v[muted:end, :, place])[:, :, None]
-        return out
-
-    hidden = with_parts(model, attend=attend).hidden(rows)
-    logits = model.output(hidden[:, START:-1]).float()
-    losses = F.cross_entropy(logits.transpose(1, 2), rows[:, START + 1 :], reduction="none").mean(-1)
-    return (losses[1:] - losses[0]).unflatten(0, (len(places), each)).tolist()
+    show_figure(
+        figures.draw_head_kinds(panels, f"Of all its attention, {' and '.join(told)} to the first token"), alt
+    )

@@ -9,12 +9,14 @@ from decoding_llama3.lessons.looks.config.building import (
     toy_lookup,
     width_rule,
 )
-from decoding_llama3.lessons.looks.config.drawing import ALT, drawn, moved, towers
+from decoding_llama3.lessons.looks.config.drawing import ALT, ALT_CARD, drawn, moved, towers
 from decoding_llama3.lessons.looks.config.memory import equal_work, memory_need, tied_saving
 from decoding_llama3.lessons.looks.config.models import context_lengths, learned_order, nearest_rows, swept_fields
+from decoding_llama3.lessons.looks.config.names import names_elsewhere, show_class
 
 __all__ = [
     "ALT",
+    "ALT_CARD",
     "block_matrices",
     "changed_fields",
     "context_lengths",
@@ -25,8 +27,10 @@ __all__ = [
     "learned_order",
     "memory_need",
     "moved",
+    "names_elsewhere",
     "nearest_rows",
     "shapes_by_step",
+    "show_class",
     "swept_fields",
     "tied_saving",
     "towers",

@@ -18,18 +18,16 @@ from decoding_llama3.lessons.show import show_figure, show_table
 from decoding_llama3.lessons.subject import Subject
 from decoding_llama3.transformer import Transformer
 
-# Where a sentence is looked at on its way through a model, from the bottom to the top.
+# Where a sentence is looked at on its way through a model, from the bottom to the top. What reads the same rows
+# stands side by side; norms are left out, because they change no shape.
 STAGES = {
-    "tok_embeddings": "embedding",
-    "layers.0.attention.wq": "wq",
-    "layers.0.attention.wk": "wk",
-    "layers.0.attention.wv": "wv",
-    "layers.0.attention": "after wo",
-    "layers.0.feed_forward.w_gate": "w_gate",
-    "layers.0.feed_forward.w_up": "w_up",
-    "layers.0.feed_forward": "after w_down",
-    "norm": "after all blocks",
-    "output": "output",
+    "embedding": ("tok_embeddings",),
+    "wq, wk, wv": ("layers.0.attention.wq", "layers.0.attention.wk", "layers.0.attention.wv"),
+    "wo": ("layers.0.attention",),
+    "w_gate, w_up": ("layers.0.feed_forward.w_gate", "layers.0.feed_forward.w_up"),
+    "w_down": ("layers.0.feed_forward",),
+    "after all blocks": ("norm",),
+    "output": ("output",),
 }
 
 
@@ -76,7 +74,7 @@ def width_rule(dim: int, multiplier: float, multiple_of: int, other_multiple: in
         f"up to a multiple of {other_multiple:,}": [ffn_hidden_dim(d, other_multiple, multiplier) for d in dims],
     }
     unrounded, rounded = int(multiplier * (8 * dim // 3)), ffn_hidden_dim(dim, multiple_of, multiplier)
-    title = f"Rounded up to a multiple of {multiple_of:,}, the width is {rounded:,}: {rounded - unrounded:,} more"
+    title = f"{unrounded:,} is rounded up to {rounded:,}, a multiple of {multiple_of:,}"
     alt = "A straight line of the width by dim, and two staircases that never lie below it."
     show_figure(figures.draw_width_rule(dims, widths, (dim, unrounded, rounded), title), alt)
 
@@ -87,12 +85,19 @@ def shapes_by_step(text: str, subject: Subject, name: str, config: LlamaConfig) 
     with torch.device("meta"):  # tensors with shapes and without memory
         shapes_alone = {subject.name: Transformer(subject.model.config), name: Transformer(config)}
     for label, model in shapes_alone.items():
-        with probe.recording(model, STAGES) as record:
+        with probe.recording(model, [place for places in STAGES.values() for place in places]) as record:
             model(torch.empty(ids.shape, dtype=torch.long, device="meta"))
-        widths = [(STAGES[stage], record.outputs[stage].shape[-1]) for stage in STAGES]
-        panels[label] = [("ids", 1), *widths]
+        stages = [figures.Rung("ids", (1,))]
+        for stage, places in STAGES.items():
+            widths = [record.outputs[place].shape[-1] for place in places]
+            inside = places[0].startswith("layers")
+            stages.append(figures.Rung(stage, widths, added=inside and len(places) == 1, inside=inside))
+        panels[label] = stages, model.config.n_layers
     title = f"{ids.shape[1]} tokens are {ids.shape[1]} rows all the way; only the length of a row changes"
-    alt = "From the bottom up, each tensor as a bundle of lines, one per token, as long as it is wide."
+    alt = (
+        "From the bottom up, the rows of the sentence as bundles of lines, one per token, as long as wide; "
+        "what reads the same rows stands side by side, and a plus marks where rows are added."
+    )
     show_figure(figures.draw_shapes_by_step(panels, ids.shape[1], title), alt)
 
 

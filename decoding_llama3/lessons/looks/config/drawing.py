@@ -13,8 +13,9 @@ from decoding_llama3.lessons.subject import Subject, present
 
 ALT = (
     "Left, the model as a building: the embedding is its ground floor, each block a floor, the output its roof; "
-    "areas are true to parameters. Right, a block cut into its seven matrices, and a card with what lies on it."
+    "areas are true to parameters. Right, a block cut into seven matrices, and the fields that set their lengths."
 )
+ALT_CARD = f"{ALT} Below, a graphics card with the weights and the cache on it."
 SMALL_CARD, LARGE_CARD = 24e9, 80e9  # bytes
 
 
@@ -22,13 +23,13 @@ def drawn(name: str, config: LlamaConfig) -> None:
     """The model of a configuration, to scale."""
     blocks = config.n_layers * block_params(config) / config.n_params
     title = f"{name}: {config.n_params:,} parameters, {blocks:.0%} of them in its {config.n_layers} blocks"
-    show_figure(figures.draw_to_scale(config, load_of(config), title), ALT)
+    show_figure(figures.draw_to_scale(config, title), ALT)
 
 
 def moved(config: LlamaConfig, field: str, times: float) -> Figure:
     """The model of a configuration with one number multiplied: a field, or "tokens" or "texts" of the cache.
 
-    `dim` takes `head_dim` with it, so that `n_heads` stays.
+    `dim` takes `head_dim` with it, so that `n_heads` stays. The cards are those on which the model lay before.
     """
     tokens, texts = min(8192, config.max_seq_len), 1
     changed = config
@@ -40,13 +41,15 @@ def moved(config: LlamaConfig, field: str, times: float) -> Figure:
     else:
         value = round(getattr(config, field) * times)
         changed = replace(config, **{field: value}, head_dim=0 if field == "dim" else config.head_dim)
-    load, difference = load_of(changed, tokens, texts), (changed.n_params - config.n_params) / 1e9
+    before = load_of(config)
+    load = replace(load_of(changed, tokens, texts), card=before.card, cards=before.cards)
+    difference = (changed.n_params - config.n_params) / 1e9
     needed = figures.in_bytes(load.weights + load.cache)
     title = (
         f"{field} {value:,}: {changed.n_params / 1e9:.2f} billion parameters ({difference:+.2f}), "
         f"{needed} with the cache"
     )
-    return figures.draw_to_scale(changed, load, title, before=config)
+    return figures.draw_to_scale(changed, title, load, before=config)
 
 
 def towers(configs: Mapping[str, LlamaConfig], real: Subject | None = None) -> None:
@@ -62,7 +65,10 @@ def towers(configs: Mapping[str, LlamaConfig], real: Subject | None = None) -> N
         f"Tables of tokens hold {share_of_tables(models[high]):.0%} of {high}, "
         f"{share_of_tables(models[low]):.0%} of {low}"
     )
-    alt = "Models as buildings side by side, each at its own scale: low and broad, or high and narrow."
+    alt = (
+        "Models as buildings side by side, each at its own scale, low and broad or high and narrow; below each a "
+        "square that stands for so many parameters."
+    )
     show_figure(figures.draw_towers(words, title), alt)
 
 

@@ -29,13 +29,14 @@ def memory_need(name: str, config: LlamaConfig, lengths: Sequence[int]) -> dict[
         "inside a feed-forward": [widest_bytes(config, length) / GB for length in lengths],
         "logits after every token": [4 * length * config.vocab_size / GB for length in lengths],
     }
+    scores = 2 * config.n_heads * lengths[-1] ** 2 / GB
     logits, cache = needs["logits after every token"][-1], needs["cache"][-1]
     title = (
         f"{name}: weights {formats['bfloat16']:.1f} GB; at {lengths[-1]:,} tokens the cache is {cache:.1f}, "
         f"and the logits after every token would be {logits:.1f}"
     )
     alt = "Left bars of the weights in four number formats, right stacked bars by context, two cards as lines."
-    show_figure(figures.draw_memory_need(formats, lengths, needs, title), alt)
+    show_figure(figures.draw_memory_need(formats, lengths, needs, scores, title), alt)
     return needs
 
 
@@ -45,51 +46,54 @@ def widest_bytes(config: LlamaConfig, tokens: int, itemsize: int = 2) -> int:
 
 
 def equal_work() -> dict[str, float]:
-    """Kept trainings with the same work, 8.2e13 FLOPs each; returns how far the shapes of a group lie apart."""
+    """Kept trainings with the same work, 8.2e13 FLOPs each; returns how far the shapes of a group lie apart.
+
+    Prints what the larger vocabulary is worth, then and after four times the work.
+    """
     with (data_directory() / "tiny-llama3" / "shapes.csv").open(encoding="utf-8") as file:
         runs = [{key: float(value) for key, value in run.items()} for run in csv.DictReader(file)]
-    same = [run for run in runs if 8e13 < run["flops"] < 9e13]
-    again = next(run["bits_per_byte"] for run in same if run["seed"] != 3)
+    bits = {_shape(run): run["bits_per_byte"] for run in runs if 8e13 < run["flops"] < 9e13}
+    own = bits[6, 256, 4096, 3]
     groups = {
-        "depth or width": _named(same, [(3, 352, 4096), (6, 256, 4096), (12, 192, 4096)])
-        | {"6 x 256, another seed": again},
-        "vocabulary": _named(same, [(6, 256, 2048), (6, 256, 4096), (6, 256, 8192)]),
-        "size": _named(same, [(6, 192, 4096), (6, 256, 4096), (6, 320, 4096)]),
+        "tiny's shape": {"6 blocks, dim 256": own, "another seed": bits[6, 256, 4096, 4]},
+        "depth or width": {
+            "3 blocks, dim 352": bits[3, 352, 4096, 3],
+            "12 blocks, dim 192": bits[12, 192, 4096, 3],
+        },
+        "vocabulary": {f"vocabulary {size:,}": bits[6, 256, size, 3] for size in (2048, 8192)},
+        "size": {f"6 blocks, dim {dim}": bits[6, dim, 4096, 3] for dim in (192, 320)},
     }
-    apart = {group: max(found.values()) - min(found.values()) for group, found in groups.items()}
+    apart = {group: max(own, *found.values()) - min(own, *found.values()) for group, found in groups.items()}
+    found = {name: value for group in groups.values() for name, value in group.items()}
+    title = (
+        f"At equal work '{min(found, key=found.__getitem__)}' has learned most; depth against width makes "
+        f"{apart['depth or width']:.3f} bits per byte"
+    )
+    alt = (
+        "Left dots of bits per byte for shapes in groups, a dashed line at tiny's shape; right lines of bits per "
+        "byte by the tokens read, one per width."
+    )
+    show_figure(figures.draw_equal_work(groups, own, _by_tokens(runs), title), alt)
     longer = {run["vocab_size"]: run["bits_per_byte"] for run in runs if run["flops"] > 1e14}
-    pairs = {
-        "8.2e13 FLOPs": tuple(list(groups["vocabulary"].values())[1:]),
-        "3.3e14 FLOPs": (longer[4096], longer[8192]),
-    }
-    title = "At equal work the shapes lie apart: " + ", ".join(
-        f"{group} {gap:.3f}" for group, gap in apart.items()
+    print(
+        f"vocabulary 8,192 is ahead of 4,096 by {own - bits[6, 256, 8192, 3]:.3f} bits per byte, and after four "
+        f"times the work by {longer[4096] - longer[8192]:.3f}"
     )
-    alt = "Left dots of bits per byte for shapes in three groups; right two lines between two vocabularies."
-    show_figure(figures.draw_equal_work(groups, pairs, f"{title} bits per byte"), alt)
-    read = sorted(
-        (run["tokens"], run["dim"], run["bits_per_byte"])
-        for run in runs
-        if (run["layers"], run["vocab_size"], run["seed"]) == (6, 4096, 3) and run["flops"] < 1e14
-    )
-    compared = [row for row in read if row[1] == 256] + [row for row in read if row[1] == 192][:1]
-    words = (
-        f"6 x {dim:.0f}: {bits:.3f} after {tokens / 1e6:.2f} million tokens"
-        for tokens, dim, bits in sorted(compared)
-    )
-    print("; ".join(words))
     return apart
 
 
-def _named(runs: Sequence[dict[str, float]], shapes: Sequence[tuple[int, int, int]]) -> dict[str, float]:
-    """Bits per byte of these shapes (blocks, dim, vocabulary), seed 3, by their names."""
+def _shape(run: dict[str, float]) -> tuple[float, ...]:
+    """What names a run: blocks, dim, vocabulary, seed."""
+    return tuple(run[key] for key in ("layers", "dim", "vocab_size", "seed"))
+
+
+def _by_tokens(runs: Sequence[dict[str, float]]) -> dict[str, dict[float, float]]:
+    """Bits per byte by the tokens read, for each width of six blocks of which there are two runs or more."""
     found = {}
-    for blocks, dim, vocabulary in shapes:
-        (run,) = (
-            run for run in runs
-            if (run["layers"], run["dim"], run["vocab_size"], run["seed"]) == (blocks, dim, vocabulary, 3)
-        )  # fmt: skip
-        found[f"{blocks} x {dim}, {vocabulary:,}"] = run["bits_per_byte"]
+    for dim in (256, 192, 320):
+        chosen = [run for run in runs if _shape(run) == (6, dim, 4096, 3)]
+        ordered = sorted(chosen, key=lambda run: run["tokens"])
+        found[f"dim {dim}"] = {run["tokens"]: run["bits_per_byte"] for run in ordered}
     return found
 
 

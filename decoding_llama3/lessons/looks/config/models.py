@@ -3,9 +3,10 @@
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from decoding_llama3.inspect import probe
@@ -19,23 +20,40 @@ from decoding_llama3.lessons.show import (
     show_table,
 )
 from decoding_llama3.lessons.subject import Subject, present, token_strings
+from decoding_llama3.transformer import Transformer
 
 
-def nearest_rows(text: str, *subjects: Subject | None, words: int = 3, nearest: int = 5) -> None:
-    """The rows of the embedding that are nearest to those of some words of a text, and in a table of chance."""
+def nearest_rows(text: str, *subjects: Subject | None, words: int = 3, nearest: int = 4, draws: int = 5) -> None:
+    """The rows of the embedding nearest to those of some words of a text, and how near rows come by chance.
+
+    By chance: each number of a row is drawn from the values that its feature has in the learned table, so
+    that what all rows share is kept.
+    """
     rows = []
     for subject in present(*subjects):
-        table = probe.dequantized_weight(subject.model.tok_embeddings)
+        tokens = torch.tensor(_telling(subject, text)[-words:])
+        others = torch.tensor(
+            [piece for piece in ordinary_ids(subject.tokenizer) if piece not in set(tokens.tolist())]
+        )
+        table = probe.dequantized_weight(subject.model.tok_embeddings)[torch.cat((tokens, others))].float().cpu()
+        best = _cosines(table, len(tokens)).topk(nearest)
         generator = torch.Generator().manual_seed(0)
-        chance = F.normalize(torch.randn(table.shape, generator=generator)) * table.norm(dim=1, keepdim=True)
-        candidates = torch.tensor(ordinary_ids(subject.tokenizer))
-        for token in _telling(subject, text)[-words:]:
-            found = [_nearest(rows_of, token, candidates, nearest) for rows_of in (table, chance)]
-            named = [", ".join(repr(word) for word in token_strings(ids, subject.tokenizer)) for ids, _ in found]
-            (word,) = token_strings(torch.tensor([token]), subject.tokenizer)
-            rows.append([subject.name, repr(word), named[0], f"{found[0][1]:.2f}", named[1], f"{found[1][1]:.2f}"])
-    header = ["model", "token", "nearest rows", "distance", "in a table of chance", "distance"]
-    show_table(rows, header, "distance: of the nearest row, in units of the median distance to all rows")
+        chance = torch.stack([_cosines(_drawn_anew(table, generator), len(tokens)).amax(1) for _ in range(draws)])
+        for i, word in enumerate(token_strings(tokens, subject.tokenizer)):
+            named = ", ".join(repr(near) for near in token_strings(others[best.indices[i]], subject.tokenizer))
+            between = f"{chance[:, i].min():.2f} to {chance[:, i].max():.2f}"
+            rows.append([subject.name, repr(word), named, f"{best.values[i, 0]:.2f}", between])
+    show_table(rows, ["model", "token", "nearest rows", "cosine of the nearest", f"by chance, {draws} tables"])
+
+
+def _cosines(table: Float[Tensor, "rows dim"], n: int) -> Float[Tensor, "n others"]:
+    """The cosines of the first `n` rows with all that follow."""
+    units = F.normalize(table)
+    return units[:n] @ units[n:].T
+
+
+def _drawn_anew(table: Float[Tensor, "rows dim"], generator: torch.Generator) -> Float[Tensor, "rows dim"]:
+    return table.gather(0, torch.randint(len(table), table.shape, generator=generator))
 
 
 def _telling(subject: Subject, text: str) -> list[int]:
@@ -45,51 +63,57 @@ def _telling(subject: Subject, text: str) -> list[int]:
     return [i for i in ids if len(subject.tokenizer.token_bytes(i)) > 4] or ids
 
 
-def _nearest(
-    table: Float[Tensor, "vocab dim"], token: int, candidates: Tensor, count: int
-) -> tuple[Tensor, float]:
-    """The ids of the nearest other rows, and the distance of the first in units of the median."""
-    others = candidates[candidates != token]
-    distances = (table[others] - table[token]).norm(dim=1)
-    order = distances.argsort()
-    return others[order[:count]], (distances[order[0]] / distances.median()).item()
+def swept_fields(*subjects: Subject | None) -> dict[str, dict[float, float]]:
+    """The loss of the same weights under other values of theta, eps and the number of heads, on three passages.
 
-
-def swept_fields(*subjects: Subject | None) -> dict[str, float]:
-    """The loss of the same weights under other values of theta, eps and the number of heads.
-
-    Returns the value of each field at which tiny's loss is lowest.
+    Returns for each field by how much tiny's mean loss rises at each value.
     """
-    panels, best = {}, {}
+    panels, rises = {}, {}
     for subject in present(*subjects):
         model, c = subject.model, subject.model.config
         slow = is_slow(model)
-        ids = held_out_ids(model, subject.tokenizer, windows=1 if slow else 2, length=128 if slow else 256)
+        ids = held_out_ids(model, subject.tokenizer, windows=3, length=48 if slow else 192)
         values = {
             "rope_theta": [
-                c.rope_theta * 10**x for x in ((-2, -1, 1, 2) if slow else (-2, -1, -0.5, 0.5, 1, 2, 4))
+                c.rope_theta * x for x in ((0.01, 0.1, 10, 100) if slow else (0.01, 0.1, 0.5, 2, 10, 100))
             ],
             "norm_eps": [c.norm_eps * 10**x for x in ((2, 4) if slow else (-2, 1, 2, 3, 4))],
             "n_heads": _other_heads(c.n_heads, c.queries_per_kv, c.dim, 1 if slow else 2),
         }
-        trained, panels[subject.name] = probe.loss_of(model, ids), {}
+        trained, panels[subject.name] = _passages(model, ids), {}
         for field, others in values.items():
             losses = {getattr(c, field): trained}
             for value in others:
                 shared = {"n_kv_heads": value // c.queries_per_kv} if field == "n_heads" else {}
                 with probe.configured(model, **{field: value}, **shared):
-                    losses[value] = probe.loss_of(model, ids)
+                    losses[value] = _passages(model, ids)
             panels[subject.name][field] = getattr(c, field), losses
-            best.setdefault(field, min(losses, key=losses.__getitem__))
-    lowest = [
-        f"{name}'s at theta {min(sweeps['rope_theta'][1], key=sweeps['rope_theta'][1].get):,.0f}, trained with "
-        f"{sweeps['rope_theta'][0]:,.0f}"
-        for name, sweeps in panels.items()
-    ]
-    title = f"Of the values tried, the loss is lowest: {'; '.join(lowest)}"
+        rises[subject.name] = {
+            field: {value: np.mean(found) - np.mean(trained) for value, found in losses.items()}
+            for field, (_, losses) in panels[subject.name].items()
+        }
     alt = "For each model three panels: the rise of the loss by theta, eps and heads, the trained values marked."
-    show_figure(figures.draw_swept_fields(panels, title), alt)
-    return best
+    show_figure(figures.draw_swept_fields(panels, _title(panels, rises)), alt)
+    return next(iter(rises.values()))
+
+
+def _title(panels: dict[str, dict], rises: dict[str, dict[str, dict[float, float]]]) -> str:
+    """What ten times theta and another number of heads do to each model."""
+    title = "Ten times theta raises the loss by " + ", ".join(
+        f"{rises[name]['rope_theta'][10 * panels[name]['rope_theta'][0]]:.2f} ({name})" for name in panels
+    )
+    others = {
+        name: [rise for value, rise in rises[name]["n_heads"].items() if value != panels[name]["n_heads"][0]]
+        for name in panels
+    }
+    heads = ", ".join(f"{min(found):.1f} ({name})" for name, found in others.items() if found)
+    title += f"; another n_heads by {heads} or more" if heads else ""
+    return title
+
+
+def _passages(model: Transformer, ids: Int[Tensor, "windows length"]) -> list[float]:
+    """The mean loss of each passage."""
+    return probe.next_token_losses(model(ids), ids).mean(dim=1).tolist()
 
 
 def _other_heads(n_heads: int, queries_per_kv: int, dim: int, beside: int) -> list[int]:
@@ -100,23 +124,23 @@ def _other_heads(n_heads: int, queries_per_kv: int, dim: int, beside: int) -> li
 
 
 def learned_order(*subjects: Subject | None, first: int = 250) -> None:
-    """Pieces in the order in which they were learned: their share of a text, and the mean loss of each group."""
+    """Pieces in the order in which they were learned: each group's share of a text and its loss, by bytes."""
     panels, found = {}, []
     for subject in present(*subjects):
         bytes_and_pieces = _in_order(subject)
         n_pieces = len(ordinary_ids(subject.tokenizer))
         borders = [0, *(round(first * (n_pieces / first) ** (i / 3)) for i in range(4))]
         names = ["bytes", *(f"{low + 1:,} to {high:,}" for low, high in itertools.pairwise(borders))]
-        text = bytes_and_pieces[torch.tensor(subject.tokenizer.encode(held_out_text()))]
-        ids = held_out_ids(subject.model, subject.tokenizer)
-        losses = [probe.next_token_losses(subject.model(row[None]), row[None])[0].cpu() for row in ids]
-        groups = _grouped(text, borders), _grouped(bytes_and_pieces[ids[:, 1:].flatten().cpu()], borders)
-        shares = [group.float().mean().item() for group in groups[0]]
-        means = [torch.cat(losses)[group].mean().item() for group in groups[1]]
+        ids, n_bytes = held_out_ids(subject.model, subject.tokenizer), _bytes_of(subject)
+        losses = torch.cat([probe.next_token_losses(subject.model(row[None]), row[None])[0].cpu() for row in ids])
+        text, scored = torch.tensor(subject.tokenizer.encode(held_out_text())), ids[:, 1:].flatten().cpu()
+        groups = (_grouped(bytes_and_pieces[tokens], borders) for tokens in (text, scored))
+        shares = [(n_bytes[text[group]].sum() / n_bytes[text].sum()).item() for group in next(groups)]
+        means = [(losses[group].sum() / n_bytes[scored[group]].sum()).item() for group in next(groups)]
         panels[subject.name] = names, shares, means
-        found.append(f"{shares[1]:.0%} of the text in {subject.name}'s tokens")
+        found.append(f"{shares[1]:.0%} of a text for {subject.name}")
     title = f"The first {first} pieces make {', '.join(found)}"
-    alt = "Bars for groups of pieces in the order of learning: share of the text, and mean loss."
+    alt = "Bars for groups of pieces in the order of learning: their share of the text's bytes, and loss per byte."
     show_figure(figures.draw_learned_order(panels, title), alt)
 
 
@@ -126,6 +150,15 @@ def _in_order(subject: Subject) -> Tensor:
     pieces = torch.tensor(ordinary_ids(subject.tokenizer))
     order[pieces] = torch.arange(len(pieces))
     return order
+
+
+def _bytes_of(subject: Subject) -> Tensor:
+    """For each id how many bytes of text it stands for: none, if it is special."""
+    special = set(subject.tokenizer.special_ids.values())
+    lengths = (
+        0 if i in special else len(subject.tokenizer.token_bytes(i)) for i in range(subject.tokenizer.n_vocab)
+    )
+    return torch.tensor(list(lengths))
 
 
 def _grouped(places: Tensor, borders: Sequence[int]) -> list[Tensor]:
@@ -143,10 +176,9 @@ def context_lengths(*subjects: Subject | None) -> dict[int, float]:
         panels[subject.name] = subject.model.config.max_seq_len, _loss_after(subject, befores, windows, length)
         losses = panels[subject.name][1]
         best = min(losses, key=losses.get)
-        found.append(
-            f"{losses[0] - losses[best]:.1f} nats per token to {subject.name}, the most with {best:,} tokens"
-        )
-    title = f"Context is worth {'; '.join(found)}"
+        most = ", the most tried" if best == max(losses) else ""
+        found.append(f"{losses[0] - losses[best]:.1f} nats per token to {subject.name} ({best:,} tokens{most})")
+    title = f"Text before is worth {'; '.join(found)}"
     alt = "The loss by the number of tokens before; what lies beyond the length of training is shaded."
     show_figure(figures.draw_context_lengths(panels, title), alt)
     return next(iter(panels.values()))[1]

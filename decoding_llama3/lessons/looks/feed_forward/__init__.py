@@ -2,6 +2,8 @@
 
 from decoding_llama3.lessons.looks.feed_forward.mechanism import (
     alone,
+    branches,
+    gate_curves,
     hinges,
     paired,
     row_times_token,
@@ -18,21 +20,23 @@ from decoding_llama3.lessons.looks.feed_forward.models import (
     strongest_few,
 )
 from decoding_llama3.lessons.looks.feed_forward.pushes import pushed_word, sinking
-from decoding_llama3.lessons.looks.feed_forward.race import ahead_by_step
-from decoding_llama3.lessons.looks.feed_forward.sizes import hidden_widths, matrix_timings
+from decoding_llama3.lessons.looks.feed_forward.race import ahead_by_step, loudness_at_start
+from decoding_llama3.lessons.looks.feed_forward.sizes import matrix_timings
 from decoding_llama3.lessons.looks.feed_forward.words import feature_for, feature_in_text, kinds, most_awake, wakes
 
 __all__ = [
     "ahead_by_step",
     "alone",
     "as_table",
+    "branches",
     "closed_gates",
     "feature_for",
     "feature_in_text",
-    "hidden_widths",
+    "gate_curves",
     "hinges",
     "how_few",
     "kinds",
+    "loudness_at_start",
     "matrix_timings",
     "most_awake",
     "paired",

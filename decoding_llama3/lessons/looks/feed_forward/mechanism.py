@@ -10,7 +10,7 @@ from torch import Tensor
 from decoding_llama3.inspect import probe
 from decoding_llama3.lessons.figures import feed_forward as figures
 from decoding_llama3.lessons.figures.feed_forward import Passage
-from decoding_llama3.lessons.show import ordinary_ids, show_figure
+from decoding_llama3.lessons.show import ordinary_ids, show_figure, show_table
 from decoding_llama3.lessons.subject import Subject, token_strings
 
 
@@ -53,7 +53,7 @@ def seen_whole(subject: Subject, text: str, block: int) -> None:
     """The last token of `text` through a feed-forward network, and what its strongest features write."""
     passage = passage_of(subject, text, block)
     lit = half_of(passage.h)
-    named = passage.h.abs().topk(min(5, len(passage.h))).indices.tolist()
+    named = lit[:5]
     says, ordinary = [], torch.tensor(ordinary_ids(subject.tokenizer))
     pushes = pushes_of(subject, block, passage.h[named], named)[:, ordinary]
     for feature, row in zip(named, pushes, strict=True):
@@ -69,22 +69,23 @@ def seen_whole(subject: Subject, text: str, block: int) -> None:
     show_figure(figures.draw_passage(passage, lit, says, title), alt)
 
 
-def hinges(counts: Sequence[int] = (4, 16), within: float = 3.0) -> None:
-    """x times x made of ReLUs, fitted by least squares on the range `within`, and of two gated features."""
+def hinges(count: int = 16, within: float = 3.0) -> None:
+    """x times x as a sum of ReLUs, and of two gated features; the sums are fitted on the range `within`."""
     x = torch.linspace(-2 * within, 2 * within, 601, dtype=torch.float64)
-    inside, target, curves = x.abs() <= within, x * x, {}
-    for count in counts:
-        bends = torch.linspace(0, within, count // 2 + 1, dtype=torch.float64)[:-1]  # as many to either side
-        features = torch.cat(
-            [F.relu(x[:, None] - bends), F.relu(-x[:, None] - bends), torch.ones(len(x), 1)], dim=1
-        )
+    inside, target = x.abs() <= within, x * x
+    bends = torch.linspace(0, within, count // 2 + 1, dtype=torch.float64)[:-1]  # as many to either side
+    ways = {
+        f"{count} ReLUs": torch.cat([F.relu(x[:, None] - bends), F.relu(-x[:, None] - bends)], dim=1),
+        "2 gated": torch.stack([F.silu(x) * x, F.silu(-x) * -x], dim=1),
+    }
+    curves = {}
+    for name, features in ways.items():
         weights = torch.linalg.lstsq(features[inside], target[inside, None]).solution
-        curves[f"{count} ReLUs"] = (features @ weights)[:, 0]
-    curves["2 gated"] = F.silu(x) * x + F.silu(-x) * -x
-    most, gated = curves[f"{counts[-1]} ReLUs"], curves["2 gated"]
-    near, far = ((most - target)[side].abs().max() for side in (inside, ~inside))
+        curves[name] = (features @ weights)[:, 0]
+    hinged, gated = curves.values()
+    near, far = ((hinged - target)[side].abs().max() for side in (inside, ~inside))
     title = (
-        f"{counts[-1]} ReLUs miss x times x by up to {near:.2f} where they were fitted and {far:.1f} beyond; "
+        f"{count} ReLUs miss x times x by up to {near:.2f} where they were fitted and {far:.1f} beyond; "
         f"two gated features by {(gated - target).abs().max():.2f}"
     )
     alt = "The curve of x times x, straight pieces of ReLUs that leave it, and the gated features on it."
@@ -109,7 +110,8 @@ def silu_curve(subject: Subject, text: str, block: int) -> None:
     """SiLU, and where the gates of the last token of `text` stand on it."""
     g = passage_of(subject, text, block).g
     word = quoted(subject, subject.ids(text)[0, -1:].tolist())[0]
-    title = f"{(g < 0).float().mean():.0%} of the gates of {word} read less than 0, where SiLU is nearly flat"
+    share = f"{(g < 0).float().mean():.0%}"
+    title = f"{share} of the gates of {word} read less than 0, where SiLU stays between 0 and -0.28"
     alt = "The curve of SiLU with its dip below zero, ReLU beside it, and a dot for each gate of a token."
     show_figure(figures.draw_silu(g, title), alt)
 
@@ -151,6 +153,32 @@ def paired(subject: Subject, text: str, block: int) -> None:
     show_figure(figures.draw_paired(passage.gate, passage.u, lit, title), alt)
 
 
+def gate_curves() -> None:
+    """The curves that make a gate of what it reads, in the layers of the race that have one."""
+    z = torch.linspace(-4, 4, 401)
+    curves = {
+        "bilinear: none": z,
+        "GLU: sigmoid": torch.sigmoid(z),
+        "ReGLU: ReLU": F.relu(z),
+        "GEGLU: GELU": F.gelu(z),
+        "SwiGLU: SiLU": F.silu(z),
+    }
+    apart = (curves["GEGLU: GELU"] - curves["SwiGLU: SiLU"]).abs().max()
+    title = f"Five gates: at g = 0 the sigmoid alone is not 0 but 0.5; GELU and SiLU differ by {apart:.2f} at most"
+    alt = "Five small panels with a curve each: a straight line, an S between 0 and 1, a hinge, two smooth hinges."
+    show_figure(figures.draw_gate_curves(z, curves, title), alt)
+
+
+def branches(subject: Subject, texts: Sequence[str], block: int, feature: int) -> None:
+    """What one hidden feature reads, in its gate and in its value branch, at the end of each of some texts."""
+    rows = []
+    for text in texts:
+        passage = passage_of(subject, text, block)
+        found = (passage.g, passage.gate, passage.u, passage.h)
+        rows.append([text, *(f"{values[feature]:+.2f}" for values in found)])
+    show_table(rows, ["text", "g", "gate, silu(g)", "u", "h"], f"feature {feature:,} of block {block}")
+
+
 def alone(subject: Subject, text: str, block: int) -> None:
     """Which results of attention and of the feed-forward move when one token that comes to them is changed."""
     model, ids = subject.model, subject.ids(text)
@@ -165,8 +193,9 @@ def alone(subject: Subject, text: str, block: int) -> None:
         changed = x.repeat(len(positions), 1, 1)
         changed[positions, positions] += push.to(x.device, x.dtype)
         distance = (module(changed, *further[part]) - module(x, *further[part])).float().norm(dim=-1).cpu()
+        distance = distance.T  # a row per result, as in a map of attention
         moved[part.replace("_", "-")] = distance.where(distance > 1e-4 * distance.max(), torch.zeros(()))
-    most = {name: int((values > 0).sum(dim=1).max()) for name, values in moved.items()}
+    most = {name: int((values > 0).sum(dim=0).max()) for name, values in moved.items()}
     title = (
         f"A changed token moves up to {most['attention']} results of attention, and "
         f"{most['feed-forward']} of the feed-forward: its own"

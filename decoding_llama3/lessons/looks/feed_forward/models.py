@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from decoding_llama3.inspect import probe
 from decoding_llama3.lessons.figures import feed_forward_models as figures
-from decoding_llama3.lessons.show import is_slow, show_figure, show_table
+from decoding_llama3.lessons.show import held_out_text, is_slow, show_figure, show_table
 from decoding_llama3.lessons.subject import Subject, present
 from decoding_llama3.transformer import Transformer
 
@@ -61,48 +61,72 @@ def silenced_parts(subject: Subject, text: str) -> Mapping[str, list[float]]:
 def as_table(text: str, *subjects: Subject | None, draws: int = 3) -> None:
     """The feed-forward of one block silenced, or replaced by one vector per token of the vocabulary.
 
-    A token's vector is what the block writes for it alone, after begin-of-text. As a control each token gets the
-    vector of another token of the text.
+    A token's vector is the mean of what the block writes for it after some other beginnings. As controls all
+    tokens get one vector, the mean of these, or each that of another token of the text. Begin-of-text keeps its
+    own: nothing stands before it, so a table has it exactly.
     """
     panels, found = {}, []
     for subject in present(*subjects):
         model, ids, n = subject.model, some_ids(subject, text), len(subject.model.layers)
-        blocks = sorted({0, 1, n // 2, n - 1}) if is_slow(model) else range(n)
+        blocks = sorted({0, n // 2, n - 1}) if is_slow(model) else list(range(n))
         names, before = probe.names_of(model, "feed_forward"), probe.loss_of(model, ids)
-        own, generator = alone_vectors(subject, ids, names), torch.Generator().manual_seed(0)
-        n_draws = 1 if is_slow(model) else draws
-        orders = [torch.randperm(ids.shape[1] - 1, generator=generator) + 1 for _ in range(n_draws)]
-        rises = {"silenced": [], "a table, rows of other tokens": [], "a table, each token its row": []}
+        first, rows = table_rows(subject, ids, names, 3 if is_slow(model) else 8)
+        generator, n_draws = torch.Generator().manual_seed(0), 1 if is_slow(model) else draws
+        orders = [torch.randperm(ids.shape[1] - 1, generator=generator) for _ in range(n_draws)]
+        rises = {
+            kind: [] for kind in ("silenced", "one vector for all", "rows of other tokens", "each its own row")
+        }
         for block in blocks:
-            vectors = own[block]
-            others = [torch.cat([vectors[:1], vectors[order]]) for order in orders]
-            for row, choices in zip(rises.values(), ([0 * vectors], others, [vectors]), strict=True):
-                row.append([_loss_with(model, ids, names[block], choice) - before for choice in choices])
-        panels[subject.name] = list(blocks), {kind: torch.tensor(row) for kind, row in rises.items()}
-        _, wrong, right = (torch.tensor(row[0]).mean() for row in rises.values())
-        found.append(f"in {subject.name} {right:+.3f} nats per token, with rows of other tokens {wrong:+.1f}")
-    title = f"A table in place of block 0's feed-forward costs {'; '.join(found)}"
-    alt = "Bars by block: the rise of the loss when silenced, with other tokens' vectors, with each token's own."
+            own = rows[block]
+            choices = [0 * own, own.mean(dim=0).expand_as(own), *(own[order] for order in orders), own]
+            written = torch.stack([torch.cat([first[block], vectors]) for vectors in choices])
+            silenced, one, *others, right = _losses_with(model, ids, names[block], written) - before
+            for row, found_here in zip(rises.values(), ([silenced], [one], others, [right]), strict=True):
+                row.append(torch.stack(found_here))
+        panels[subject.name] = blocks, {kind: torch.stack(row) for kind, row in rises.items()}
+        silenced, _, _, right = (row[0].mean() for row in rises.values())
+        found.append(f"{subject.name} {right:+.2f} (silenced {silenced:+.1f})")
+    title = f"A table in place of block 0's feed-forward costs, in nats per token: {', '.join(found)}"
+    alt = (
+        "Bars by block: the rise of the loss when silenced, with one vector, other tokens' rows, each token's own."
+    )
     show_figure(figures.draw_as_table(panels, title), alt)
 
 
-def alone_vectors(subject: Subject, ids: Int[Tensor, "1 seq"], names: list[str]) -> list[Float[Tensor, "seq dim"]]:
-    """What the modules `names` write for each of these tokens alone, after begin-of-text; for that one without."""
-    bos = torch.full_like(ids[0], subject.tokenizer.bos_id)
-    with probe.recording(subject.model, names) as record:
-        subject.model.hidden(torch.stack([bos, ids[0]], dim=1))
-    return [torch.cat([y[:1, 0], y[1:, 1]]) for y in (record.outputs[name] for name in names)]
+def table_rows(
+    subject: Subject, ids: Int[Tensor, "1 seq"], names: list[str], beginnings: int, length: int = 4
+) -> tuple[list[Float[Tensor, "1 dim"]], list[Float[Tensor, "seq-1 dim"]]]:
+    """What the modules `names` write for begin-of-text, and for each later token of `ids` after other beginnings.
+
+    These are `length` tokens each, drawn from the held-out book; what is written is averaged over them.
+    """
+    book = torch.tensor(subject.tokenizer.encode(held_out_text()), device=ids.device)
+    starts = torch.randint(len(book) - length, (beginnings,), generator=torch.Generator().manual_seed(0)).tolist()
+    kinds, which = ids[0, 1:].unique(return_inverse=True)
+    first, found = [], []
+    for start in starts:
+        before = torch.cat([ids[0, :1], book[start : start + length]]).expand(len(kinds), -1)
+        with probe.recording(subject.model, names) as record:
+            subject.model.hidden(torch.cat([before, kinds[:, None]], dim=1))
+        first = [record.outputs[name][0, :1] for name in names]
+        found.append([record.outputs[name][which, -1] for name in names])
+    return first, [torch.stack(some).mean(dim=0) for some in zip(*found, strict=True)]
 
 
-def _loss_with(model: Transformer, ids: Tensor, name: str, vectors: Float[Tensor, "seq dim"]) -> float:
-    with rewritten(model, [name], lambda _: vectors[None]):
-        return probe.loss_of(model, ids)
+def _losses_with(
+    model: Transformer, ids: Int[Tensor, "1 seq"], name: str, written: Float[Tensor, "ways seq dim"]
+) -> Float[Tensor, " ways"]:
+    """The loss with each of these in the place of what a module writes; a row of one batch for each."""
+    rows = ids.expand(len(written), -1)
+    with rewritten(model, [name], lambda _: written):
+        return probe.next_token_losses(model(rows).float(), rows).mean(dim=-1).cpu()
 
 
 def closed_gates(text: str, *subjects: Subject | None, draws: int = 3) -> None:
     """How many gates read less than 0, what these pass on, and what it costs to close them altogether.
 
-    As a control as many gates, drawn by chance, are closed.
+    Or to let them all pass on the same, their mean in the block. As a control as many gates, drawn by chance, are
+    closed.
     """
     panels, found, rows = {}, [], []
     for subject in present(*subjects):
@@ -110,22 +134,35 @@ def closed_gates(text: str, *subjects: Subject | None, draws: int = 3) -> None:
         gates, downs = (probe.names_of(model, f"feed_forward.{w}") for w in ("w_gate", "w_down"))
         with probe.recording(model, [*gates, *downs]) as record:
             before = probe.loss_of(model, ids)
-        g = torch.cat([record.outputs[name].float().cpu().flatten() for name in gates])
-        h = torch.cat([record.inputs[name].float().cpu().flatten() for name in downs]).abs()
+        # begin-of-text is left out: in many models its h drown all others
+        g = torch.cat([record.outputs[name][0, 1:].float().cpu().flatten() for name in gates])
+        h = torch.cat([record.inputs[name][0, 1:].float().cpu().flatten() for name in downs]).square()
         share, carried = (g < 0).float().mean().item(), (h[g < 0].sum() / h.sum()).item()
         panels[subject.name] = g[:: 1 + len(g) // 500_000], share, carried
-        found.append(f"{share:.0%} of {subject.name}'s gates read less than 0, and pass on {carried:.0%} of all")
+        found.append(f"{share:.0%} in {subject.name}")
         with rewritten(model, gates, F.relu):
             closed = probe.loss_of(model, ids) - before
+        with ExitStack() as stack:
+            for name in gates:
+                stack.enter_context(rewritten(model, [name], _all_alike(record.outputs[name])))
+            alike = probe.loss_of(model, ids) - before
         generator, chance = torch.Generator().manual_seed(0), []
         for _ in range(2 if is_slow(model) else draws):
             with rewritten(model, gates, _zeroing(share, generator)):
                 chance.append(probe.loss_of(model, ids) - before)
-        rows.append([subject.name, f"{closed:+.2f}", f"{min(chance):+.2f} to {max(chance):+.2f}"])
+        rows.append([subject.name, f"{closed:+.2f}", f"{alike:+.2f}", f"{min(chance):+.2f} to {max(chance):+.2f}"])
     alt = "A histogram of what the gates read, the side below zero coloured, with two shares."
-    show_figure(figures.draw_gate_inputs(panels, "; ".join(found)), alt)
-    header = ["gates closed: rise of the loss", "those below 0", "as many by chance"]
+    show_figure(figures.draw_gate_inputs(panels, f"Gates that read less than 0: {', '.join(found)}"), alt)
+    header = ["rise of the loss", "those below 0 closed", "set to their mean", "as many closed by chance"]
     show_table(rows, header)
+
+
+def _all_alike(g: Tensor) -> Callable[[Tensor], Tensor]:
+    """Gates that read less than 0 read one number: that for which the gate is the mean of theirs."""
+    mean, lowest = F.silu(g[g < 0].float()).mean(), -1.2785  # where silu is lowest; from there on it rises
+    numbers = torch.linspace(lowest, 0, 100_001, device=g.device)
+    same = numbers[(F.silu(numbers) - mean).abs().argmin()].to(g.dtype)
+    return lambda y: torch.where(y < 0, same, y)
 
 
 def _zeroing(share: float, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
@@ -193,10 +230,8 @@ def strongest_few(text: str, *subjects: Subject | None, draws: int = 2) -> None:
         panels[subject.name] = shares, rises
         (strongest,), (common,) = rises["the strongest of each token"], rises["the same for all tokens"]
         at = next((i for i, rise in enumerate(strongest) if rise < 0.05), len(shares) - 1)
-        found.append(
-            f"{shares[at]:.0%} in {subject.name} ({strongest[at]:+.2f}; the same for all tokens {common[at]:+.1f})"
-        )
-    title = f"Of a token's hidden features keep the strongest: {', '.join(found)}"
+        found.append(f"{shares[at]:.0%} in {subject.name}: {strongest[at]:+.2f} ({common[at]:+.1f})")
+    title = f"The strongest features of each token are kept (the same for all): {', '.join(found)}"
     alt = "The rise of the loss by the share of hidden features kept, in three ways to choose them."
     show_figure(figures.draw_few(panels, title), alt)
 

@@ -2,8 +2,11 @@
 
 from collections.abc import Sequence
 
+import torch
+
 from decoding_llama3.experiments import ablation
 from decoding_llama3.experiments.ablation.statistics import Difference
+from decoding_llama3.inspect import probe
 from decoding_llama3.lessons.show import show_table
 
 
@@ -27,4 +30,22 @@ def ahead_by_step(
         )
     header = ["step", f"{variant} against {baseline}", "its 95 % interval", f"seeds in which {variant} is ahead"]
     show_table(rows, header)
+    return found
+
+
+def loudness_at_start(*variants: ablation.Variant, seed: int = 0, vocab_size: int = 96) -> list[float]:
+    """The root mean square of what block 0's feed-forward writes before any training, for tokens drawn by chance.
+
+    Returns it for each of the variants.
+    """
+    tokens = torch.randint(vocab_size, (1, 128), generator=torch.Generator().manual_seed(seed))
+    name, found = "layers.0.feed_forward", []
+    for variant in variants:
+        model = ablation.build_variant(variant, seed, vocab_size)
+        with probe.recording(model, [name]) as record, torch.no_grad():
+            model.hidden(tokens)
+        found.append(record.outputs[name].square().mean().sqrt().item())
+    names = [v.feed_forward if v.gate == "silu" else v.gate for v in variants]
+    rows = [[name, f"{loud:.4f}", f"{loud / found[0]:.1f}"] for name, loud in zip(names, found, strict=True)]
+    show_table(rows, ["before training", "what block 0 writes, root mean square", f"against {names[0]}"])
     return found

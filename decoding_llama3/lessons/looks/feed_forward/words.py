@@ -10,7 +10,7 @@ from torch import Tensor
 
 from decoding_llama3.inspect import probe
 from decoding_llama3.lessons.figures import feed_forward_models as figures
-from decoding_llama3.lessons.show import common_words, is_slow, show_table
+from decoding_llama3.lessons.show import common_words, held_out_ids, is_slow, show_table
 from decoding_llama3.lessons.subject import Subject, present, token_strings
 
 KINDS = {
@@ -105,9 +105,9 @@ def wakes(words: str, *subjects: Subject | None) -> dict[str, tuple[int, int]]:
                      f"{score:.1f} ({chance:.1f})", _woken(subject, word_ids, values, listed)])  # fmt: skip
     header = [
         "feature",
-        "its value on the words of the list",
-        "on all words",
-        "the least (by chance)",
+        "its h on the words of the list",
+        "h on all words",
+        "its mark (by chance)",
         "wakes, too, on",
     ]
     show_table(rows, header)
@@ -115,25 +115,48 @@ def wakes(words: str, *subjects: Subject | None) -> dict[str, tuple[int, int]]:
 
 
 def kinds(subject: Subject) -> None:
-    """For each of six lists of words the feature that all of them wake, and what else wakes it."""
+    """For each of six lists of words the feature that all of them wake, what else wakes it, and what in a book."""
     lists = {kind: ids_of_words(subject, words) for kind, words in KINDS.items()}
     word_ids, awake = awake_on(subject, [token for ids in lists.values() for token in ids])
     rows = []
     for (kind, ids), (score, block, feature) in zip(
         lists.items(), best_features(word_ids, awake, list(lists.values())), strict=True
     ):
-        woken = _woken(subject, word_ids, awake[block][:, feature], ids)
-        rows.append([kind, f"{block}.{feature}", f"{score:.1f}", woken])
-    rows.append(["ten lists by chance, at best", "", f"{by_chance_at_best(word_ids, awake, 5):.1f}", ""])
-    show_table(rows, ["list", "feature", "the least word", "wakes, too, on words that were not in the list"])
+        values = awake[block][:, feature]
+        woken = _woken(subject, word_ids, values, ids)
+        in_book = _woken_in_book(subject, block, feature, _side(word_ids, values, ids))
+        rows.append([kind, " ".join(_bare(subject, ids)), f"{block}.{feature}", f"{score:.1f}", woken, in_book])
+    rows.append(["by chance", "ten lists, the best", "", f"{by_chance_at_best(word_ids, awake, 5):.1f}", "", ""])
+    header = [
+        "list",
+        "its words",
+        "feature",
+        "its mark",
+        "wakes on words alone, not in the list",
+        "most in a book",
+    ]
+    show_table(rows, header)
+
+
+def _woken_in_book(subject: Subject, block: int, feature: int, side: float, most: int = 5) -> str:
+    """The tokens of the held-out book on which a feature is farthest to one side, each once."""
+    rows = held_out_ids(subject.model, subject.tokenizer)
+    h = probe.neuron_activations(subject.model, rows, block)[:, 1:, feature].flatten()
+    order = rows[:, 1:].flatten()[(side * h).argsort(descending=True)].tolist()
+    return " · ".join(_bare(subject, list(dict.fromkeys(order))[:most]))
 
 
 def _bare(subject: Subject, ids: Sequence[int]) -> list[str]:
     return [word.strip() for word in token_strings(torch.tensor(list(ids)), subject.tokenizer)]
 
 
+def _side(word_ids: Tensor, values: Tensor, listed: Sequence[int]) -> float:
+    """On which side of its mean a feature stands on the listed words: 1 or -1."""
+    return (values[word_ids == listed[0]] - values.mean()).sign().item()
+
+
 def _woken(subject: Subject, word_ids: Tensor, values: Tensor, listed: Sequence[int], most: int = 7) -> str:
-    side = (values[word_ids == listed[0]] - values.mean()).sign()
+    side = _side(word_ids, values, listed)
     order = word_ids[((values - values.mean()) * side).argsort(descending=True)].tolist()
     return " · ".join(_bare(subject, [token for token in order if token not in listed][:most]))
 

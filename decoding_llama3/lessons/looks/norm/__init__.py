@@ -1,15 +1,14 @@
 """Part 3 - what is shown of normalisation, a line of the notebook each."""
 
+from decoding_llama3.lessons.looks.norm.gradient import gradients, placements, slope
 from decoding_llama3.lessons.looks.norm.mechanism import (
     bars,
     circle,
     floor,
-    gradients,
     growth,
     plane,
     precision,
     scaled,
-    slope,
     squares,
     sums,
     timings,
@@ -26,6 +25,7 @@ __all__ = [
     "growth",
     "loudest",
     "mean_direction",
+    "placements",
     "plane",
     "precision",
     "scaled",

@@ -1,10 +1,9 @@
 """Part 3 - what is shown where the norm is built."""
 
-import dataclasses
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +12,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.experiments import ablation
 from decoding_llama3.feed_forward import FeedForward
 from decoding_llama3.inspect import probe
+from decoding_llama3.lessons import style
 from decoding_llama3.lessons.figures import norm as figures
 from decoding_llama3.lessons.show import show_figure, show_table
 from decoding_llama3.lessons.subject import Subject
@@ -38,15 +37,21 @@ DEEP = LlamaConfig(
 )
 
 
-def random_stack(seed: int, config: LlamaConfig = DEEP) -> Transformer:
-    """A model of random weights, each matrix such that it keeps the size of what it multiplies, on average."""
-    generator = torch.Generator().manual_seed(seed)
-    model = Transformer(config).eval().requires_grad_(False)
+def random_stack(seed: int, size: float = 1.0) -> Transformer:
+    """A deep model of random weights: see `give_random_weights`."""
+    model = Transformer(DEEP).eval().requires_grad_(False)
+    give_random_weights(model, size, torch.Generator().manual_seed(seed))
+    return model
+
+
+@torch.no_grad()
+def give_random_weights(model: Transformer, size: float, generator: torch.Generator) -> None:
+    """Give `model` weights by chance: an embedding of RMS 1, and matrices that multiply the size of a vector by
+    `size`, on average."""
     for name, weight in model.named_parameters():
         if weight.dim() == 2:
-            fan_in = 1 if name.startswith("tok_embeddings") else weight.shape[1]
-            weight.normal_(std=fan_in**-0.5, generator=generator)
-    return model
+            std = 1.0 if name.startswith("tok_embeddings") else size * weight.shape[1] ** -0.5
+            weight.normal_(std=std, generator=generator)
 
 
 def sums() -> None:
@@ -64,20 +69,18 @@ def sums() -> None:
     show_figure(figures.draw_sum(writes, title), alt)
 
 
-def slope() -> None:
-    """What a gradient is: the slope of the loss, at three weights."""
-    title = "The gradient is the slope of the loss: -4 on the left, 0 at the bottom, +4 on the right"
-    alt = "A parabola of the loss over one weight, with its tangent at three places."
-    show_figure(figures.draw_slope((0.0, 2.0, 4.0), title), alt)
-
-
 def plane(cloud: Float[Tensor, "points 2"], moved: float, stretched: float) -> Figure:
     """Points of the plane, moved and stretched, and what LayerNorm and RMSNorm leave of them."""
     points = stretched * cloud + moved
-    kept = F.layer_norm(points, (2,), eps=1e-9), F.rms_norm(points, (2,), eps=1e-9)
-    places = len({tuple(point) for point in kept[0].round(decimals=3).tolist()})
-    title = f"Moved by {moved:g}, stretched {stretched:g} times: LayerNorm leaves {places} places"
-    return figures.draw_plane(points, *kept, title)
+    layer, root = F.layer_norm(points, (2,), eps=1e-9), F.rms_norm(points, (2,), eps=1e-9)
+    places = len({tuple(point) for point in layer.round(decimals=3).tolist()})
+    angles = torch.atan2(root[:, 1], root[:, 0]).sort().values
+    gaps = torch.cat([angles.diff(), 2 * torch.pi - (angles[-1:] - angles[:1])])
+    covered = 360 - torch.rad2deg(gaps.max()).item()
+    title = f"Moved by {moved:g}, stretched {stretched:g} times: LayerNorm {places} places, RMSNorm "
+    title += "a circle" if covered > 330 else f"an arc of {covered:.0f}°"
+    kept = {"after LayerNorm": layer, "after RMSNorm": root}
+    return figures.draw_plane(points, kept, torch.atan2(cloud[:, 1], cloud[:, 0]), moved, title)
 
 
 def timings(x: Float[Tensor, "tokens dim"], repeats: int = 15) -> None:
@@ -107,7 +110,7 @@ def precision(naive: Callable[[Tensor], Tensor], right: Callable[[Tensor], Tenso
         for name, function in (("squares in float16", naive), ("squares in float32", right))
     }
     lost = sizes[(after["squares in float16"] < 0.5).nonzero()[0, 0]]
-    title = f"With squares in float16 nothing is left of a vector whose numbers are about {lost:g}"
+    title = f"Squared in float16, a vector whose numbers are about {lost:g} comes out as 0"
     alt = "Two lines of dots: 1 throughout for float32, falling to 0 for float16."
     show_figure(figures.draw_precision(sizes, after, title), alt)
 
@@ -126,24 +129,44 @@ class WithoutProduct(torch.nn.Module):
 
 def growth(draws: int = 5) -> None:
     """The size of the stream by depth, in stacks that have learned nothing: with norms, without, and without
-    norms where the feed-forward multiplies nothing either."""
-    sizes: dict[str, list[list[float]]] = {"with norms": [], "without": [], "without, and nothing multiplied": []}
-    for seed in range(draws):
-        ids = torch.randint(DEEP.vocab_size, (1, 32), generator=torch.Generator().manual_seed(seed))
-        for kind, rows in sizes.items():
-            model = random_stack(seed)
-            for layer in model.layers if kind != "with norms" else ():
-                layer.attention_norm = layer.ffn_norm = torch.nn.Identity()
-                if kind != "without":
-                    layer.feed_forward = WithoutProduct(layer.get_submodule("feed_forward"))
-            rows.append([rms(x) for x in list(probe.residual_stream(model, ids).values())[::2]])
-    grown = torch.tensor(sizes["with norms"])[:, -1].median()
-    lost = [next(i for i, size in enumerate(row) if not math.isfinite(size)) for row in sizes["without"]]
+    norms where the feed-forward multiplies nothing either; with weights that keep a vector's size, and smaller."""
+    kinds = {
+        (1.0, "with norms"): style.NORM,
+        (1.0, "without"): style.WRONG,
+        (1.0, "without, and nothing multiplied"): style.GATE,
+        (0.5, "with norms"): style.NORM,
+        (0.5, "without"): style.WRONG,
+    }
+    names = {1.0: "weights that keep a vector's size", 0.5: "weights half as large"}
+    panels, sizes = {name: {} for name in names.values()}, {}
+    for (size, kind), colour in kinds.items():
+        sizes[size, kind] = rows = [stack_sizes(seed, size, kind) for seed in range(draws)]
+        end = torch.tensor(rows)[:, -1].median().item()
+        label = f"{kind}: {end:.1f} times" if end < 1e3 else kind
+        panels[names[size]][label] = colour, rows
+    lost = [next((i for i, s in enumerate(row) if not math.isfinite(s)), None) for row in sizes[1.0, "without"]]
+    kept = sum(math.isfinite(row[-1]) for row in sizes[0.5, "without"])
+    overflown = [block for block in lost if block is not None]
     title = (
-        f"Without norms all {draws} stacks overflow by block {max(lost)}; with norms they grow {grown:.1f} times"
+        f"Without norms {len(overflown)} of {draws} stacks overflow, the last at block {max(overflown)}; "
+        f"with weights half as large, {draws - kept} of {draws}"
     )
-    alt = "The size of the stream by block: flat with norms, a wall without, a straight line without products."
-    show_figure(figures.draw_overflow(sizes, title), alt)
+    alt = (
+        "The size of the stream by block. Left: flat with norms, a wall without. Right, for smaller weights: flat."
+    )
+    limit = float(torch.finfo(torch.float32).max)
+    show_figure(figures.draw_overflow(panels, limit, title), alt)
+
+
+def stack_sizes(seed: int, size: float, kind: str) -> list[float]:
+    """The RMS of the stream after the embedding and after each block of a random stack, from 32 random tokens."""
+    ids = torch.randint(DEEP.vocab_size, (1, 32), generator=torch.Generator().manual_seed(seed))
+    model = random_stack(seed, size)
+    for layer in model.layers if kind != "with norms" else ():
+        layer.attention_norm = layer.ffn_norm = torch.nn.Identity()
+        if kind != "without":
+            layer.feed_forward = WithoutProduct(layer.get_submodule("feed_forward"))
+    return [rms(x) for x in list(probe.residual_stream(model, ids).values())[::2]]
 
 
 def bars(subject: Subject, text: str, block: int) -> None:
@@ -159,9 +182,11 @@ def bars(subject: Subject, text: str, block: int) -> None:
     share = x[loudest].square() / x.square().sum()
     read = y[loudest].square() / y.square().sum()
     word = subject.words(text)[-1]
-    title = f"{word!r}: feature {loudest:,} is {share:.0%} of what arrives and {read:.0%} of what is read"
-    alt = "Three rows of bars, one bar per feature: as the vector arrives, divided by its RMS, and weighted."
-    show_figure(figures.draw_bars([x, divided, y], loudest, title), alt)
+    title = (
+        f"{word!r}: feature {loudest:,} is {share:.0%} of the squared length on arrival, {read:.0%} as it is read"
+    )
+    alt = "Four rows of bars, one bar per feature: the vector as it arrives, divided, the weight, and weighted."
+    show_figure(figures.draw_bars([x, divided, y], norm.weight.float().cpu(), loudest, title), alt)
 
 
 def squares(x: Sequence[float]) -> None:
@@ -180,8 +205,8 @@ def scaled(x: Sequence[float], factors: Sequence[float] = (1, 10, -10)) -> None:
     kept = len(
         {tuple((vector / size).abs().numpy().round(4)) for vector, size in zip(vectors, sizes, strict=True)}
     )
-    found = "the same numbers, up to the sign" if kept == 1 else f"{kept} different vectors"
-    title = f"RMS {', '.join(f'{size:g}' for size in sizes)}: divided by it, {found}"
+    found = "the same numbers, but for the sign" if kept == 1 else f"{kept} different vectors"
+    title = f"Times {', '.join(f'{factor:g}' for factor in factors)}: after the division {found}"
     alt = "Bars of a vector and of two multiples of it; below, the same after the division."
     show_figure(figures.draw_scaled(vectors, title), alt)
 
@@ -190,15 +215,13 @@ def circle(points: Float[Tensor, "points 2"], weight: Sequence[float] = (1.0, 1.
     """Points of the plane, divided by their RMS: all on a circle; and weighted: an ellipse."""
     divided = F.rms_norm(points, (2,), eps=1e-9)
     weighted = divided * torch.tensor(weight)
-    cosine = F.cosine_similarity(points, weighted, dim=-1).min()
+    turned = torch.rad2deg(F.cosine_similarity(points, weighted, dim=-1).min().acos())
     plain = tuple(weight) == (1.0, 1.0)
     title = f"Divided by its RMS each point is {divided.norm(dim=-1).mean():.2f} long and points where it did"
     if not plain:
         w0, w1 = weight
-        title = (
-            f"The weights {w0:g} and {w1:g} make an ellipse of it: directions turn, to a cosine of {cosine:.2f}"
-        )
-    alt = "Points of the plane with arrows to where they end: on a circle, or on an ellipse."
+        title = f"The weights {w0:g} and {w1:g} make an ellipse of the circle: one point turns by {turned:.0f}°"
+    alt = "Points of the plane, each with an arrow to where it ends: on a circle, or on an ellipse."
     show_figure(figures.draw_circle(points, divided, None if plain else weighted, title), alt)
 
 
@@ -217,46 +240,6 @@ def floor(eps: Sequence[float] = (0.0, 1e-6, 1e-5)) -> None:
 def after_norm(size: float, eps: float) -> float:
     """The RMS of a vector of RMS `size` after the norm."""
     return size / math.sqrt(size * size + eps)
-
-
-def gradients(depths: Sequence[int] = (2, 6, 12, 24), draws: int = 3) -> dict[str, float]:
-    """The gradient that reaches block 0 before any training, with norms before the parts and after the sums.
-
-    Returns how many times w_gate's grows from the fewest blocks to the most, by the place of the norm.
-    """
-    matrices = {"feed-forward, w_gate": "feed_forward.w_gate", "attention, wq": "attention.wq"}
-    sizes = {label: {"before the parts": [], "after the sums": []} for label in matrices}
-    for n_layers in depths:
-        for kind, norm in (("before the parts", "RMSNorm"), ("after the sums", "post-norm")):
-            found = torch.tensor(
-                [first_gradients(n_layers, norm, seed, matrices.values()) for seed in range(draws)]
-            )
-            for label, size in zip(matrices, found.median(dim=0).values.tolist(), strict=True):
-                sizes[label][kind].append(size)
-    gate, query = ({kind: rows[-1] / rows[0] for kind, rows in by_norm.items()} for by_norm in sizes.values())
-    grown = [
-        f"{g['after the sums']:.1f} times after the sums, {g['before the parts']:.1f} before the parts"
-        for g in (gate, query)
-    ]
-    title = f"From 2 to {depths[-1]} blocks w_gate's gradient grows {grown[0]}; wq's {grown[1]}"
-    alt = "Two panels: the gradient of a matrix of block 0 by the number of blocks, for both places of the norm."
-    show_figure(figures.draw_gradients(depths, sizes, title), alt)
-    return gate
-
-
-def first_gradients(n_layers: int, norm: str, seed: int, names: Iterable[str]) -> list[float]:
-    """The length of the gradient of these matrices of block 0, in a fresh model of the lab with one batch."""
-    settings = dataclasses.replace(ablation.Settings(), n_layers=n_layers)
-    model = ablation.build_variant(ablation.Variant(norm=norm), seed, vocab_size=96, settings=settings)
-    generator = torch.Generator().manual_seed(seed)
-    for weight in model.parameters():
-        if weight.dim() == 2:
-            weight.data.normal_(std=weight.shape[1] ** -0.5, generator=generator)
-    ids = torch.randint(96, (16, 65), generator=generator)
-    with torch.enable_grad():
-        F.cross_entropy(model(ids[:, :-1]).flatten(0, 1), ids[:, 1:].flatten()).backward()
-    gradients = {name: weight.grad for name, weight in model.layers[0].named_parameters()}
-    return [torch.linalg.vector_norm(gradients[f"{name}.weight"]).item() for name in names]
 
 
 def rms(x: Tensor) -> float:

@@ -15,59 +15,108 @@ from decoding_llama3.norm import RMSNorm
 from decoding_llama3.transformer import Transformer
 
 
-def exchanged_weight(subject: Subject, text: str, draws: int = 8) -> None:
-    """What the loudest feature is worth: its weights in all norms set to the median of the norm, or to 0.
+def exchanged_weight(subject: Subject, text: str, draws: int = 5) -> None:
+    """What the loudest feature is worth: the loss with its weight set to 0 in all norms, or in some of them.
 
-    The same is done with features drawn by chance.
+    The same is done with features drawn by chance, as many as it takes to be as loud together where they are read.
     """
-    ids, model = subject.ids(text), subject.model
-    norms = [part for part in model.modules() if isinstance(part, RMSNorm)]
-    feature = loudest_feature(at_norms(subject, text)[0])
-    others = torch.randint(model.config.dim, (draws,), generator=torch.Generator().manual_seed(0)).tolist()
-    before, rows = probe.loss_of(model, ids), []
-    for what in ("turned up to the median", "silenced"):
-        losses = {
-            chosen: _loss_with_weight(model, ids, norms, chosen, what) - before for chosen in (feature, *others)
-        }
-        by_chance = sorted(losses[other] for other in others)
-        rows.append([what, f"{losses[feature]:+.2f}", f"{by_chance[0]:+.2f} to {by_chance[-1]:+.2f}"])
-    caption = f"{subject.name}: loss {before:.2f} nats per token with all weights as they are"
-    show_table(rows, ["in every norm", f"feature {feature}", f"{draws} features by chance"], caption)
+    ids, model, (before, after) = subject.ids(text), subject.model, at_norms(subject, text)
+    feature, base = loudest_feature(before), probe.loss_of(model, ids)
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for kind, part in WHERE.items():
+        names = [name for name in after if part in name or (part == "last" and name == "norm")]
+        read = torch.stack([F.normalize(after[name], dim=-1).square().mean(0) for name in names]).mean(0)
+        groups = [as_loud(read, feature, generator) for _ in range(draws)]
+        silenced = [_loss_without(model, ids, names, group) - base for group in ([feature], *groups)]
+        counts = sorted(map(len, groups))
+        by_chance = f"{min(silenced[1:]):+.2f} to {max(silenced[1:]):+.2f}"
+        rows.append(
+            [kind, f"{read[feature]:.1%}", f"{silenced[0]:+.2f}", by_chance, f"{counts[0]} to {counts[-1]}"]
+        )
+    caption = f"{subject.name}: by how much its loss of {base:.2f} nats per token rises"
+    share = f"share of feature {feature}"
+    head = ["silenced in", share, f"feature {feature}", f"{draws} random groups, as loud", "features in a group"]
+    show_table(rows, head, caption)
 
 
-def _loss_with_weight(model: Transformer, ids: Tensor, norms: Sequence[RMSNorm], feature: int, what: str) -> float:
-    kept = [norm.weight.data for norm in norms]
-    for norm in norms:
-        norm.weight.data = norm.weight.data.clone()
-        norm.weight.data[feature] = norm.weight.data.abs().median() if what.startswith("turned") else 0.0
+WHERE = {
+    "every norm": "norm",
+    "the norms before attention": "attention_norm",
+    "the norms before feed-forward": "ffn_norm",
+    "the last norm": "last",
+}
+
+
+def as_loud(read: Float[Tensor, " dim"], feature: int, generator: torch.Generator) -> list[int]:
+    """Features drawn by chance until they hold the share of `feature` together, or no more are left."""
+    order = [i for i in torch.randperm(len(read), generator=generator).tolist() if i != feature]
+    enough = int((read[order].cumsum(0) < read[feature]).sum()) + 1
+    return order[:enough]
+
+
+def _loss_without(model: Transformer, ids: Tensor, names: Sequence[str], features: Sequence[int]) -> float:
+    """The loss with the weight of these features at 0 in these norms."""
+    norms = [model.get_parameter(f"{name}.weight") for name in names]
+    kept = [weight.data for weight in norms]
+    for weight in norms:
+        weight.data = weight.data.clone()
+        weight.data[list(features)] = 0.0
     try:
         return probe.loss_of(model, ids)
     finally:
-        for norm, weight in zip(norms, kept, strict=True):
-            norm.weight.data = weight
+        for weight, data in zip(norms, kept, strict=True):
+            weight.data = data
 
 
-def at_norms(subject: Subject, text: str) -> list[dict[str, Float[Tensor, "seq dim"]]]:
-    """Each token of `text` but the first before and after each norm, by the norm's name."""
+def at_norms(subject: Subject, text: str, skip: int = 1) -> list[dict[str, Float[Tensor, "seq dim"]]]:
+    """Each token of `text` but the first `skip` before and after each norm, by the norm's name."""
     names = [name for name, part in subject.model.named_modules() if isinstance(part, RMSNorm)]
     with probe.recording(subject.model, names) as record:
         subject.model.hidden(subject.ids(text))
-    return [{name: side[name][0, 1:].float().cpu() for name in names} for side in (record.inputs, record.outputs)]
+    return [
+        {name: side[name][0, skip:].float().cpu() for name in names} for side in (record.inputs, record.outputs)
+    ]
 
 
 def depth(text: str, *subjects: Subject | None) -> None:
-    """The size of each token as it comes to each norm, divided by its RMS, and as it is read."""
-    panels, grown = {}, []
+    """The size of each token as it comes to each norm, divided, and as it is read; and a table of it."""
+    panels, grown, rows = {}, [], []
     for subject in present(*subjects):
-        before, after = at_norms(subject, text)
+        before, after = at_norms(subject, text, skip=0)
         divided = [F.rms_norm(x, x.shape[-1:], eps=subject.model.config.norm_eps) for x in before.values()]
-        rows = [[x.square().mean(-1).sqrt() for x in side] for side in (before.values(), divided, after.values())]
-        panels[subject.name] = [torch.stack(side) for side in rows], subject.places()
-        stream = panels[subject.name][0][0].median(dim=1).values
-        grown.append(f"{subject.name}'s {stream[-1] / stream[0]:.0f} times")
-    title = f"From the first norm to the last the stream grows, {', '.join(grown)}; divided, every token is at 1"
+        sizes = [[x.square().mean(-1).sqrt() for x in side] for side in (before.values(), divided, after.values())]
+        panels[subject.name] = [torch.stack(side) for side in sizes], subject.places()
+        arrives = panels[subject.name][0][0]
+        median = arrives[:, 1:].median(dim=1).values
+        grown.append(f"{median[-1] / median[0]:.0f} times in {subject.name}")
+        rows.append([subject.name, *in_numbers(arrives, median, subject.words(text))])
+    title = (
+        f"From the first norm to the last the stream grows, {' and '.join(grown)}; divided, every token is at 1"
+    )
     alt = "By depth: how large tokens arrive at a norm, 1 after the division, and how large they are read."
     show_figure(figures.draw_depth(panels, title), alt)
+    head = [
+        "model",
+        "at the first feed-forward alone",
+        "first token, at most",
+        "others, at most",
+        "others above 3",
+    ]
+    show_table(
+        rows, head, "How many times the stream grows; how many times the median token's RMS other tokens have"
+    )
+
+
+def in_numbers(
+    arrives: Float[Tensor, "norms seq"], median: Float[Tensor, " norms"], words: list[str]
+) -> list[str]:
+    """The growth at the first feed-forward, and how far single tokens lie above the median, and where."""
+    ratios = arrives / median[:, None]
+    top = ratios.max(dim=0).values
+    above = [word for word, ratio in zip(words[1:], top[1:].tolist(), strict=True) if ratio > 3]
+    named = ", ".join(f"{above.count(word)} times {word!r}" for word in dict.fromkeys(above))
+    return [f"{median[2] / median[1]:.1f}", f"{top[0]:.1f}", f"{top[1:].max():.1f}", named or "none"]
 
 
 def loudest(text: str, *subjects: Subject | None) -> None:
@@ -81,14 +130,9 @@ def loudest(text: str, *subjects: Subject | None) -> None:
             for side in (before, after)
         ]
         panels[subject.name] = feature, shares, subject.places()
-        top = int(shares[0].argmax())
-        arrives, read = (f"{share[top]:.0%}" for share in shares)
-        place = panels[subject.name][2][top]
-        found.append(
-            f"{subject.name}'s feature {feature}: {arrives} of what arrives at {place}, {read} of what is read"
-        )
-    title = "; ".join(found)
-    alt = "For each norm a pair of bars: the share of one feature in what arrives and in what is read."
+        found.append(f"{shares[0].max():.0%} of a token in {subject.name}")
+    title = f"One feature holds up to {' and '.join(found)}"
+    alt = "By depth: the share of one feature in what arrives at a norm, and in what each kind of part reads."
     show_figure(figures.draw_loudest(panels, title), alt)
 
 
@@ -98,7 +142,7 @@ def loudest_feature(before: dict[str, Float[Tensor, "seq dim"]]) -> int:
     return int(torch.stack(shares).sum(0).argmax())
 
 
-def mean_direction(text: str, *subjects: Subject | None, draws: int = 200) -> None:
+def mean_direction(text: str, *subjects: Subject | None, draws: int = 1000) -> None:
     """The share of a token that LayerNorm would take away with its mean, beside directions drawn by chance."""
     panels, found = {}, []
     for subject in present(*subjects):
@@ -110,21 +154,25 @@ def mean_direction(text: str, *subjects: Subject | None, draws: int = 200) -> No
         shares = [torch.stack([(x @ d).square().mean(0) for x in units]) for d in (ones, directions)]
         panels[subject.name] = shares[0][:, 0], shares[1], subject.places()
         found.append(f"{shares[0].mean():.1%} of {subject.name}")
-    by_chance = all((share <= chance.quantile(0.975, dim=1)).all() for share, chance, _ in panels.values())
-    verdict = "no more than chance" if by_chance else "in places more than chance"
-    title = f"The mean, which LayerNorm takes away, holds {' and '.join(found)}: {verdict}"
+    out = []
+    for share, chance, places in panels.values():
+        low, high = chance.quantile(torch.tensor([0.025, 0.975]), dim=1)
+        out.append(f"{int(((share < low) | (share > high)).sum())} of {len(places)} norms")
+    title = f"The mean holds {', '.join(found)}; it leaves the band at {' and '.join(out)}"
     alt = "By depth: the share of a token along the direction of all ones, within the band of random directions."
     show_figure(figures.draw_mean_direction(panels, title), alt)
 
 
-def weights(*subjects: Subject | None) -> None:
-    """The learned weights of every norm."""
+def weights(text: str, *subjects: Subject | None) -> None:
+    """The learned weights of every norm, with those of the feature that is the loudest in `text`."""
     panels, found = {}, []
     for subject in present(*subjects):
+        feature = loudest_feature(at_norms(subject, text)[0])
         parts = [part for part in subject.model.modules() if isinstance(part, RMSNorm)]
-        panels[subject.name] = [part.weight.float().cpu() for part in parts], subject.places()
-        below = (torch.cat(panels[subject.name][0]) < 1).float().mean()
-        found.append(f"{below:.0%} of {subject.name}'s")
-    title = f"The weights started at 1: {' and '.join(found)} are below it now"
-    alt = "For each norm a column of dots, its learned weights, around their median."
+        learned = [part.weight.float().cpu() for part in parts]
+        panels[subject.name] = feature, learned, subject.places()
+        small = sum(int((w.abs() < w[feature].abs()).sum()) < 3 for w in learned)
+        found.append(f"{small} of {len(learned)} norms of {subject.name}")
+    title = f"The loudest feature has one of the 3 smallest weights in {' and '.join(found)}"
+    alt = "For each norm a column of dots, its learned weights, around their median; one feature is marked."
     show_figure(figures.draw_weights(panels, title), alt)

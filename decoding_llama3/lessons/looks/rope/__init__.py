@@ -1,5 +1,6 @@
 """Part 4 - what is shown of rotary embeddings, a line of the notebook each."""
 
+from decoding_llama3.lessons.looks.rope.counts import yardstick
 from decoding_llama3.lessons.looks.rope.layouts import fingerprints, pair_layouts, rotate_by_halves, spoken
 from decoding_llama3.lessons.looks.rope.lengths import decay, long_text, slowed_pairs
 from decoding_llama3.lessons.looks.rope.mechanism import (
@@ -9,6 +10,7 @@ from decoding_llama3.lessons.looks.rope.mechanism import (
     keys_by_hand,
     phase_map,
     query_by_hand,
+    three_distances,
     wedge_at,
     wedges,
 )
@@ -41,6 +43,8 @@ __all__ = [
     "slowed_pairs",
     "spoken",
     "theta_sweep",
+    "three_distances",
     "wedge_at",
     "wedges",
+    "yardstick",
 ]

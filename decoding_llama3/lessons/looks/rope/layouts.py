@@ -13,7 +13,7 @@ from decoding_llama3.config import RopeScaling
 from decoding_llama3.inference.generator import generate
 from decoding_llama3.inference.parts import with_parts
 from decoding_llama3.inspect import probe
-from decoding_llama3.lessons.figures import rope as figures
+from decoding_llama3.lessons.figures import rope_layouts as figures
 from decoding_llama3.lessons.show import TALE, show_figure, show_table
 from decoding_llama3.lessons.subject import Subject
 from decoding_llama3.rope import apply_rope, rope_frequencies, rope_rotation, scale_frequencies
@@ -36,6 +36,14 @@ def rotate_by_halves(
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).type_as(x)
 
 
+def rotate_reversed(
+    x: Float[Tensor, "batch heads seq head_dim"], rotation: Float[Tensor, "seq pairs 2"]
+) -> Float[Tensor, "batch heads seq head_dim"]:
+    """Features in Hugging Face's order turned by code for neighbours: the opposite mistake, on our weights."""
+    order = [*range(0, x.shape[-1], 2), *range(1, x.shape[-1], 2)]
+    return apply_rope(x[..., order], rotation)
+
+
 def rotate_backwards(
     x: Float[Tensor, "batch heads seq head_dim"], rotation: Float[Tensor, "seq pairs 2"]
 ) -> Float[Tensor, "batch heads seq head_dim"]:
@@ -49,8 +57,13 @@ def rotate_not(x: Tensor, rotation: Tensor) -> Tensor:
 
 
 def spoken(subject: Subject, text: str, n_tokens: int = 14) -> None:
-    """How the model goes on with `text`, by its most probable tokens, with three rotations."""
-    ways = {"pairs in its order": apply_rope, "in the other order": rotate_by_halves, "not turned": rotate_not}
+    """How the model goes on with `text`, by its most probable tokens, with four rotations."""
+    ways = {
+        "order fits": apply_rope,
+        "neighbours stored, halves turned": rotate_by_halves,
+        "halves stored, neighbours turned": rotate_reversed,
+        "not turned": rotate_not,
+    }
     rows = []
     for name, rotate in ways.items():
         model = with_parts(subject.model, rotate=rotate)
@@ -67,8 +80,8 @@ class Turning(NamedTuple):
     frequencies: Float[Tensor, " pairs"]
     first: int = 0
 
-    def turned(self, x: Float[Tensor, "1 1 1 head_dim"], position: int) -> Float[Tensor, "1 1 1 head_dim"]:
-        """The vector `x` as it is at a position."""
+    def turned(self, x: Float[Tensor, "1 draws 1 head_dim"], position: int) -> Float[Tensor, "1 draws 1 head_dim"]:
+        """Each vector of `x` as it is at a position."""
         return self.rotate(x, rope_rotation(self.frequencies, torch.tensor([position + self.first])))
 
 
@@ -80,37 +93,50 @@ def mistakes(subject: Subject) -> dict[str, Turning]:
     )
     return {
         "nothing": Turning(apply_rope, own),
-        "other order of pairs": Turning(rotate_by_halves, own),
-        "other order, positions from 1,000": Turning(rotate_by_halves, own, 1000),
+        "order of the pairs": Turning(rotate_by_halves, own),
+        "the same, counted from 1,000": Turning(rotate_by_halves, own, 1000),
         "turned the other way": Turning(rotate_backwards, own),
         "not turned": Turning(rotate_not, own),
-        "exponent i / d, not 2i / d": Turning(apply_rope, own.sqrt()),
+        "exponent i, not 2i": Turning(apply_rope, own.sqrt()),
         "theta 50 times too large": Turning(apply_rope, rope_frequencies(config.head_dim, 50 * config.rope_theta)),
-        "scaling where none belongs": Turning(apply_rope, scale_frequencies(own, scaling)),
-        "frequencies in bfloat16": Turning(apply_rope, own.bfloat16().float()),
-        "positions from 1": Turning(apply_rope, own, 1),
+        "scaling that does not belong": Turning(apply_rope, scale_frequencies(own, scaling)),
+        "positions counted from 1": Turning(apply_rope, own, 1),
     }
 
 
-def fingerprints(subject: Subject, text: str) -> None:
-    """What each common mistake changes: a turned query at three positions, the predictions by place, the loss."""
-    ids, cases, rows = subject.ids(text), mistakes(subject), []
-    query = torch.randn(1, 1, 1, subject.model.config.head_dim, generator=torch.Generator().manual_seed(0))
-    own = cases["nothing"]
+def fingerprints(subject: Subject, text: str, draws: int = 256) -> dict[str, dict[str, float]]:
+    """What each common mistake changes: turned queries at three positions, the predictions by place.
+
+    Of the queries, drawn by chance, the mean cosine with where they should point. Returns the values for each
+    mistake, with its loss.
+    """
+    ids, cases, found = subject.ids(text), mistakes(subject), {}
+    query = torch.randn(1, draws, 1, subject.model.config.head_dim, generator=torch.Generator().manual_seed(0))
+    own = cases.pop("nothing")
     right = _predictions(subject, ids, own)
-    for name, way in cases.items():
-        cosines = [F.cosine_similarity(way.turned(query, at), own.turned(query, at), dim=-1) for at in (0, 1, 100)]
-        found = _predictions(subject, ids, way)
-        off = (found - right).abs().mean(dim=-1)
-        parts = [part.mean() for part in (off[:1], off[1:2], off[2:10], off[100:])]
-        loss = F.nll_loss(found[:-1], ids[0, 1:].cpu())
-        rows.append([name, *(f"{value.item():.2f}" for value in (*cosines, *parts, loss))])
-    places = ("1st", "2nd", "3rd to 10th", "101st on")
-    header = ["what is wrong", *(f"query at {at}" for at in (0, 1, 100)), *places, "loss"]
-    caption = (
-        "Cosine of a turned query with the right one; by how many nats log probabilities after a token are off"
+    for name, way in {"nothing": own, **cases}.items():
+        cosines = {
+            f"{at}": F.cosine_similarity(way.turned(query, at), own.turned(query, at), dim=-1).mean().item()
+            for at in (0, 1, 100)
+        }
+        predicted = _predictions(subject, ids, way)
+        off = (predicted - right).abs().mean(dim=-1)
+        parts = {"1st": off[:1], "2nd": off[1:2], "3rd to 10th": off[2:10], "101st on": off[100:]}
+        loss = {"loss": F.nll_loss(predicted[:-1], ids[0, 1:].cpu()).item()}
+        found[name] = cosines | {place: part.mean().item() for place, part in parts.items()} | loss
+    values = torch.tensor([list(found[name].values()) for name in cases])
+    columns = list(found["nothing"])
+    worst = max(cases, key=lambda name: round(found[name]["2nd"], 3))
+    title = (
+        f"No mistake shows after the first token; after the second, {worst!r} is off by "
+        f"{found[worst]['2nd']:.2f} nats"
     )
-    show_table(rows, header, caption)
+    if values[:, 3].max() > 5e-3:  # cannot be: the first token attends to itself alone
+        title = f"After the first token the predictions are off by up to {values[:, 3].max():.2f} nats"
+    alt = "A map with a row for each mistake: left, cosines of turned queries; right, errors of predictions."
+    panels = (columns[:3], values[:, :3]), (columns[3:7], values[:, 3:7])
+    show_figure(figures.draw_fingerprints(list(cases), *panels, title), alt)
+    return found
 
 
 def _predictions(subject: Subject, ids: Tensor, way: Turning) -> Float[Tensor, "seq vocab"]:

@@ -16,21 +16,29 @@ from decoding_llama3.rope import rope_frequencies, scale_frequencies
 
 def decay(thetas: tuple[float, ...] = (100.0, 10_000.0, 500_000.0), head_dim: int = 128, peak: int = 64) -> None:
     """The score by distance where query and key are the same arrows; and where the key was turned beforehand."""
-    distances = sorted({round(2 ** (i / 8)) for i in range(8 * 13 + 1)} | {0, *range(32)})
-    steps = torch.tensor(distances, dtype=torch.float64)
+    distances = sorted({round(2 ** (i / 8)) for i in range(8 * 13 + 1)} | {0, *range(32), *range(48, 80)})
     curves = {}
     for theta in thetas:
         frequencies = rope_frequencies(head_dim, theta).double()
-        curves[f"theta {theta:,.0f}"] = torch.outer(steps, frequencies).cos().mean(dim=1)
+        curves[f"theta {theta:,.0f}"] = _smoothed(torch.arange(10_000).double(), frequencies, distances)
     frequencies = rope_frequencies(head_dim, thetas[-1]).double()
-    moved = torch.outer(steps - peak, frequencies).cos().mean(dim=1)
+    moved = _smoothed(torch.arange(10_000).double() - peak, frequencies, distances)
     at = distances.index(1024)
     found = ", ".join(f"{values[at]:.2f} ({name})" for name, values in curves.items())
-    title = f"At 1,024 tokens equal arrows still score {found}; a key turned by {peak} is heard best {peak} back"
+    title = (
+        f"Around 1,024 tokens equal arrows still score {found}; a key turned by {peak} is heard best {peak} back"
+    )
     alt = (
         "Curves of the score by distance: the larger theta, the slower it falls; a dashed one peaks farther back."
     )
-    show_figure(figures.draw_decay(distances, curves, (f"the key turned by {peak}", moved), title), alt)
+    shifted = f"theta {thetas[-1]:,.0f}, key turned by {peak}", moved
+    show_figure(figures.draw_decay(distances, curves, shifted, title), alt)
+
+
+def _smoothed(steps: torch.Tensor, frequencies: torch.Tensor, distances: list[int]) -> torch.Tensor:
+    """The mean of the pairs' cosines, around each distance averaged over the twentieth part before and after."""
+    score = torch.outer(steps, frequencies).cos().mean(dim=1)
+    return torch.stack([score[d - d // 20 : d + d // 20 + 1].mean() for d in distances])
 
 
 def long_text(
@@ -38,8 +46,8 @@ def long_text(
 ) -> dict[str, dict[str, float]]:
     """The loss by place in a text `times` as long as the model was trained for, under some rotations.
 
-    Returns for each the mean loss within the trained length and beyond twice that, and there the difference to
-    the model that looks no farther back than it was trained to, with half its 95 % interval.
+    Returns for each the mean loss within the trained length and beyond twice that; there and between the two the
+    difference to the model that looks no farther back than it was trained to, with half its 95 % interval.
     """
     trained = subject.model.config.max_seq_len
     ids = held_out_ids(subject.model, subject.tokenizer, windows, times * trained)
@@ -67,22 +75,33 @@ def long_text(
     places = [bucket * (i + 0.5) for i in range(len(buckets[control]))]
     alt = "Lines by place in a long text, one per rotation: its loss above that of the model that looks back less."
     show_figure(figures.draw_long_text(places, buckets, trained, title), alt)
-    _show_differences(found, trained)
+    _show_differences(found, trained, windows)
     return found
 
 
-def _show_differences(found: dict[str, dict[str, float]], trained: int) -> None:
+def _show_differences(found: dict[str, dict[str, float]], trained: int, windows: int) -> None:
     header = [
         "rotation",
-        f"first {trained:,}",
-        f"beyond {2 * trained:,}",
-        f"against looking back {trained - 1} (95 %)",
+        f"loss, first {trained:,}",
+        f"loss beyond {2 * trained:,}",
+        f"difference, {trained:,} to {2 * trained:,}",
+        f"difference beyond {2 * trained:,}",
     ]
     rows = [
-        [name, f"{x['within']:.2f}", f"{x['beyond']:.2f}", f"{x['difference']:+.2f} ± {x['half']:.2f}"]
+        [
+            name,
+            f"{x['within']:.2f}",
+            f"{x['beyond']:.2f}",
+            f"{x['between']:+.2f} ± {x['between_half']:.2f}",
+            f"{x['difference']:+.2f} ± {x['half']:.2f}",
+        ]
         for name, x in found.items()
     ]
-    show_table(rows, header, "loss in nats per token")
+    caption = (
+        f"Nats per token, over {windows} windows of a book that the model has not read; difference to looking "
+        f"back {trained - 1} at most, with 95 % intervals from the means of stretches of {trained // 8} tokens"
+    )
+    show_table(rows, header, caption)
 
 
 def _slow_pairs_slower(own: torch.Tensor, factor: int, trained: int) -> torch.Tensor:
@@ -98,19 +117,27 @@ def _by_place(losses: torch.Tensor, bucket: int) -> list[float]:
 
 
 def _against(losses: torch.Tensor, control: torch.Tensor, trained: int) -> dict[str, float]:
-    """Mean loss in both stretches; the mean difference to the control beyond, and half its 95 % interval."""
-    difference = (losses - control)[:, 2 * trained :].flatten()
-    half = 1.96 * difference.std() / math.sqrt(len(difference))
+    """Mean losses; the mean differences to the control between and beyond, and half their 95 % intervals."""
+    between, between_half = _mean_and_half((losses - control)[:, trained : 2 * trained], trained // 8)
+    difference, half = _mean_and_half((losses - control)[:, 2 * trained :], trained // 8)
     return {
         "within": losses[:, :trained].mean().item(),
         "beyond": losses[:, 2 * trained :].mean().item(),
-        "difference": difference.mean().item(),
-        "half": half.item(),
+        "between": between,
+        "between_half": between_half,
+        "difference": difference,
+        "half": half,
     }
 
 
+def _mean_and_half(differences: torch.Tensor, stretch: int) -> tuple[float, float]:
+    """The mean, and half its interval by stretches of tokens, because neighbouring tokens are not independent."""
+    means = differences[:, : differences.shape[1] // stretch * stretch].unflatten(1, (-1, stretch)).mean(dim=-1)
+    return differences.mean().item(), (1.96 * means.std() / math.sqrt(means.numel())).item()
+
+
 def slowed_pairs(preset: str = "llama3.1-8b") -> None:
-    """What Llama 3.1's rule does to each pair, and the angles that the slowed ones reach in longer texts."""
+    """What Llama 3.1's rule does to each pair, and how far beyond trained angles the slowed ones come."""
     config = LlamaConfig.from_preset(preset)
     scaling = config.rope_scaling
     assert scaling is not None
@@ -118,16 +145,13 @@ def slowed_pairs(preset: str = "llama3.1-8b") -> None:
     after = scale_frequencies(own, scaling)
     ratio = own / after
     kept, slowed = int((ratio < 1 + 1e-6).sum()), int((ratio > scaling.factor - 1e-3).sum())
-    trained = (scaling.original_context - 1) * own
-    lengths = (int(scaling.factor * scaling.original_context), config.max_seq_len)
-    reached = {f"{length:,} tokens": (length - 1) * after / trained for length in lengths}
-    times = reached[f"{config.max_seq_len:,} tokens"][-1]
+    times = (config.max_seq_len - 1) * after[-1] / ((scaling.original_context - 1) * own[-1])
     title = (
         f"{kept} pairs are kept, {len(own) - kept - slowed} blended, {slowed} turn {scaling.factor:.0f} times "
         f"slower; in {config.max_seq_len:,} tokens these reach {times:.1f} times their largest trained angle"
     )
     alt = (
-        "Left, tokens per turn of each pair before and after the rule; right, angles reached, over those trained."
+        "Tokens per turn of each pair, before and after the rule: alike in the fast pairs, apart in the slow ones."
     )
     waves = (2 * torch.pi / own, 2 * torch.pi / after)
-    show_figure(figures.draw_slowed(waves, (kept, len(own) - slowed), reached, title), alt)
+    show_figure(figures.draw_slowed(waves, (kept, len(own) - slowed), title), alt)

@@ -63,34 +63,45 @@ def _turned(x: Tensor, m: int) -> Tensor:
 
 
 ATTEMPTS: dict[str, Callable[[Tensor, int], Tensor]] = {
-    "integers, added": _integers,
-    "binary, added": _binary,
-    "sines, added": _sines,
+    "integers": _integers,
+    "binary": _binary,
+    "sines": _sines,
     "turned": _turned,
 }
 
 
 def attempts(positions: int = 64, distance: int = 3) -> None:
     """Four ways to tell a word its position, against three wishes: a table, and what each looks like."""
-    marks, changes, rows = {}, {}, [["longest word, times its length"], ["largest step, times the smallest"]]
-    rows.append([f"score at distance {distance}, largest change"])
+    marks, changes = {}, {}
+    rows = [["1. length, longest / as it was"], ["2. step to the next position, largest / smallest"]]
+    rows.append([f"3. score at distance {distance}, changes by up to"])
+    rows.append(["(lowest to highest score)"])
     for name, place in ATTEMPTS.items():
         words = torch.stack([place(SIX_Q, m) for m in range(positions)])
-        marks[name] = words if name == "turned" else words - SIX_Q
+        added = name != "turned"
+        marks[f"{name}\n{'what is added' if added else 'the word itself'}"] = words - SIX_Q if added else words
         keys = torch.stack([place(SIX_K, m) for m in range(positions)])
         scores = (words[distance:] * keys[:-distance]).sum(-1)
         changes[name] = scores - scores[0]
         steps = words.diff(dim=0).norm(dim=-1)
-        values = words.norm(dim=-1).max() / SIX_Q.norm(), steps.max() / steps.min(), changes[name].abs().max()
-        for row, value in zip(rows, values, strict=True):
-            row.append(f"{value:,.0f}" if value >= 10 else f"{value:.2f}")
+        length, step = words.norm(dim=-1).max() / SIX_Q.norm(), steps.max() / steps.min()
+        change = changes[name].abs().max()
+        for row, value, kept in zip(rows, (length, step, change), (1.0, 1.0, 0.0), strict=False):
+            mark = "✓" if abs(value.item() - kept) < 1e-3 else "✗"
+            row.append(f"{_short(value.item())} {mark}")
+        rows[-1].append(f"{_short(scores.min().item())} to {_short(scores.max().item())}")
     show_table(rows, ["", *ATTEMPTS])
-    found = ", ".join(f"{row} ({name.split(',')[0]})" for row, name in zip(rows[-1][1:], ATTEMPTS, strict=True))
+    found = ", ".join(f"{_short(x.abs().max().item())} ({name})" for name, x in changes.items())
     title = f"Both words moved along, at distance {distance}: the score changes by up to {found}"
     alt = (
         "Above, six numbers for each of 64 positions in four ways; below, how a score changes as both words move."
     )
-    show_figure(figures.draw_attempts(marks, changes, title), alt)
+    by_title = dict(zip(marks, changes.values(), strict=True))
+    show_figure(figures.draw_attempts(marks, by_title, title), alt)
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def _arrows(m: int, n: int, frequency: float = 1.0) -> figures.FourArrows:
@@ -129,6 +140,17 @@ def wedge_at(m: int, n: int) -> Figure:
     return figures.draw_wedge_and_score(_arrows(m, n), scores, m - n, title)
 
 
+def three_distances(*distances: int) -> None:
+    """The two arrows at some distances, and where these lie on the curve of the score."""
+    scores = torch.tensor([_score(distance) for distance in torch.linspace(0, 24, 241).tolist()])
+    found = ", ".join(f"{_score(distance):.2f} at {distance}" for distance in distances)
+    alt = (
+        "Above, three circles with two arrows and a wedge; below, a wave, the score by distance, with three dots."
+    )
+    panels = {distance: _arrows(distance, 0) for distance in distances}
+    show_figure(figures.draw_three_distances(panels, scores, f"The score by distance: {found}"), alt)
+
+
 def clock(subject: Subject) -> None:
     """Four of the pairs as hands of a clock, at positions 0 to 5."""
     frequencies = probe.pair_frequencies(subject.model)
@@ -142,8 +164,8 @@ def clock(subject: Subject) -> None:
     show_figure(figures.draw_clock(torch.stack((angles.cos(), angles.sin()), dim=-1), names, title), alt)
 
 
-def phase_map(angles: Float[Tensor, "positions pairs"], at: int, shown: int = 128) -> None:
-    """The angle of every pair at every position; the first `shown` positions are drawn."""
+def phase_map(angles: Float[Tensor, "positions pairs"], at: int) -> None:
+    """The angle of every pair at every position."""
     turns = (angles[-1] / (2 * torch.pi)).tolist()
     last = len(turns) - 1
     title = (
@@ -151,7 +173,7 @@ def phase_map(angles: Float[Tensor, "positions pairs"], at: int, shown: int = 12
         f"pair {last // 2} {turns[last // 2]:.1f} times, pair {last} {turns[last]:.2f} times"
     )
     alt = "A map of positions by pairs: stripes in the fast pairs on top, one colour in the slow ones below."
-    show_figure(figures.draw_phase_map(angles[:shown], at, title), alt)
+    show_figure(figures.draw_phase_map(angles, at, title), alt)
 
 
 def dials(

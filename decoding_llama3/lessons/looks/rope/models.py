@@ -1,9 +1,11 @@
 """Part 4 - what is shown of the rotation in trained models."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
 
+from decoding_llama3.inference.parts import with_parts
 from decoding_llama3.inspect import probe
 from decoding_llama3.lessons.figures import rope_models as figures
 from decoding_llama3.lessons.looks.rope.turning import asking, looks_one_back, losses_under
@@ -16,17 +18,30 @@ BANDS = (20.0, 200.0, 2000.0)  # tokens per turn, where one band of pairs ends a
 
 def looks_back(text: str, *subjects: Subject | None) -> None:
     """Who looks at whom in `text`, by the query that looks one token back most: turned, and not turned."""
-    panels, found = {}, []
+    panels, found, rows = {}, [], []
     for subject in present(*subjects):
         chosen = looks_one_back(subject, TALE)
         here = asking(subject, text, chosen.block, chosen.number)
         trained, still = here.shares(), here.shares(turned=False)
         panels[f"{subject.name}, {here.name}"] = subject.words(text), trained, still
         shares = [x.diagonal(-1)[2:].mean() for x in (trained, still)]
-        found.append(f"{subject.name}'s gives the token before {shares[0]:.0%} turned, {shares[1]:.0%} not turned")
-    title = "; ".join(found)
+        found.append(f"{shares[0]:.0%} turned and {shares[1]:.0%} not ({subject.name})")
+        rows.append([f"{subject.name}, {here.name}", *_most_looked_at(subject.words(text), trained)])
+    title = f"Share of the token before it: {', '.join(found)}"
     alt = "Arcs from each token to those it looks at, above with the rotation, below without it."
     show_figure(figures.draw_looks_back(panels, title), alt)
+    show_table(rows, ["turned", "looks most at the token before", "the others, and where they look most"])
+
+
+def _most_looked_at(words: Sequence[str], shares: torch.Tensor) -> tuple[str, str]:
+    """At how many tokens, from the second on, the token before has the largest share; the others by name."""
+    best = shares.argmax(dim=-1).tolist()
+    others = [
+        f"{words[m]!r} at {'itself' if best[m] == m else repr(words[best[m]])}"
+        for m in range(1, len(words))
+        if best[m] != m - 1
+    ]
+    return f"{len(words) - 1 - len(others)} of {len(words) - 1} tokens", ", ".join(others) or "none"
 
 
 def one_back(*subjects: Subject | None, distances: int = 25) -> None:
@@ -62,13 +77,16 @@ def one_back_controls(*subjects: Subject | None, draws: int = 8) -> None:
         name = f"{subject.name}, {chosen.name}"
         rows.append([name, *shares, f"{by_chance[0]:.0%} to {by_chance[-1]:.0%}"])
     header = [
-        "share of the token before",
+        "query",
         "as trained",
         "means alone",
-        "without means",
-        f"means, {draws} chance phases",
+        "without the means",
+        "means, each pair turned by chance",
     ]
-    show_table(rows, header)
+    caption = (
+        f"Share of the attention that the token before gets, in the tale; the last column is of {draws} draws"
+    )
+    show_table(rows, header, caption)
 
 
 def _pairs_turned_by_chance(q: torch.Tensor, seed: int) -> torch.Tensor:
@@ -80,42 +98,84 @@ def _pairs_turned_by_chance(q: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def bands(text: str, *subjects: Subject | None) -> None:
-    """What it costs to stop the pairs of each band of wavelengths: on `text`, and on a longer text."""
+    """What it costs to stop the pairs of each band of wavelengths; and a table: the slowest stopped, and left out.
+
+    On `text`, and on a book in pieces of the length of `text` and in longer ones.
+    """
     edges = (0.0, *BANDS, float("inf"))
-    names = [
-        f"over {low:,.0f}" if high == edges[-1] else f"{max(low, 6):,.0f} to {high:,.0f}"
-        for low, high in pairwise(edges)
-    ]
+    names = _names_of_bands(edges)
     here = present(*subjects)
-    panels = {
-        f"the tale, {here[0].ids(text).shape[1]} tokens": {s.name: _cost(s, s.ids(text), edges) for s in here}
-    }
-    quick = [subject for subject in here if not is_slow(subject.model)]
+    n = here[0].ids(text).shape[1]
+    rises, rows = {}, []
+    for subject in here:
+        ids, slowest = subject.ids(text), _bands_of(subject, edges)[-1]
+        cost = rises[_with_pairs(subject, edges)] = _cost(subject, ids, edges)
+        rows.append(
+            [subject.name, int(slowest.sum()), f"{cost[-1]:.2f}", f"{_cost_without(subject, ids, slowest):.2f}"]
+        )
+    panels = {f"the tale, {n} tokens": rises}
+    quick = next((subject for subject in here if not is_slow(subject.model)), None)
     if quick:
-        length = min(512, *(subject.model.config.max_seq_len for subject in quick))
-        panels[f"a longer text, {length} tokens"] = {
-            s.name: _cost(s, held_out_ids(s.model, s.tokenizer, 2, length), edges) for s in quick
-        }
-    rises = next(iter(panels.values()))
-    fast, slow = (", ".join(f"{rise[band]:.2f} ({name})" for name, rise in rises.items()) for band in (0, -1))
-    title = f"In the tale the pairs that turn within {BANDS[0]:.0f} tokens are worth {fast}, the slowest {slow}"
+        longest = min(512, quick.model.config.max_seq_len)
+        by_length = {}
+        for length in (min(n, longest // 3), longest):
+            ids = held_out_ids(quick.model, quick.tokenizer, 2 * longest // length, length)
+            by_length[f"in pieces of {length} tokens"] = _cost(quick, ids, edges)
+        panels[f"a book, {quick.name}"] = by_length
+    fast, slow = (
+        ", ".join(f"{cost[band]:.2f} ({s.name})" for s, cost in zip(here, rises.values(), strict=True))
+        for band in (0, -1)
+    )
+    title = (
+        f"Standing still, pairs that turn within {BANDS[0]:.0f} tokens cost the tale {fast} nats per token, "
+        f"those over {BANDS[-1]:,.0f} {slow}"
+    )
     alt = (
         "Bars for four bands of pairs, fast to slow: how much the loss rises when the pairs of a band stand still."
     )
     show_figure(figures.draw_bands(names, panels, title), alt)
+    header = [f"pairs over {BANDS[-1]:,.0f} tokens per turn", "how many", "stand still", "are taken out"]
+    show_table(rows, header, "Rise of the loss in the tale when they ... (nats per token)")
+
+
+def _names_of_bands(edges: tuple[float, ...]) -> list[str]:
+    return [
+        f"over {low:,.0f}" if high == edges[-1] else f"{max(low, 6):,.0f} to {high:,.0f}"
+        for low, high in pairwise(edges)
+    ]
+
+
+def _bands_of(subject: Subject, edges: tuple[float, ...]) -> list[torch.Tensor]:
+    turns = 2 * torch.pi / probe.pair_frequencies(subject.model)
+    return [(turns >= low) & (turns < high) for low, high in pairwise(edges)]
+
+
+def _with_pairs(subject: Subject, edges: tuple[float, ...]) -> str:
+    """The model's name, and how many pairs each band has."""
+    return f"{subject.name}: {', '.join(str(int(band.sum())) for band in _bands_of(subject, edges))} pairs"
 
 
 def _cost(subject: Subject, ids: torch.Tensor, edges: tuple[float, ...]) -> list[float]:
     """The rise of the loss with the pairs of each band stopped; 0 where a model has no such pair."""
     own = probe.pair_frequencies(subject.model)
-    turns = 2 * torch.pi / own
     before = losses_under(subject.model, ids, own).mean()
     rises = []
-    for low, high in pairwise(edges):
-        inside = (turns >= low) & (turns < high)
-        after = losses_under(subject.model, ids, own * ~inside).mean() if inside.any() else before
+    for band in _bands_of(subject, edges):
+        after = losses_under(subject.model, ids, own * ~band).mean() if band.any() else before
         rises.append(round((after - before).item(), 2) + 0.0)  # no minus before a zero
     return rises
+
+
+def _cost_without(subject: Subject, ids: torch.Tensor, band: torch.Tensor) -> float:
+    """The rise of the loss with the pairs of a band taken out of every score."""
+    kept = (~band).repeat_interleave(2).to(ids.device)
+
+    def rotate(x: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+        return apply_rope(x * kept.to(x.dtype), rotation)
+
+    own = probe.pair_frequencies(subject.model)
+    after = losses_under(with_parts(subject.model, rotate=rotate), ids, own).mean()
+    return round((after - losses_under(subject.model, ids, own).mean()).item(), 2) + 0.0
 
 
 def theta_sweep(
@@ -133,10 +193,10 @@ def theta_sweep(
                 )
         rises[subject.name] = {factor: loss - losses[1] for factor, loss in losses.items()}
         small, large = (rises[subject.name][factor] for factor in (factors[0], factors[-1]))
-        found.append(f"{subject.name} {small:.2f} and {large:.2f}")
+        found.append(f"{small:.2f} and {large:.2f} ({subject.name})")
     title = (
-        f"Nats per token that a theta {1 / factors[0]:.0f} times too small and one {factors[-1]:.0f} times "
-        f"too large cost: {', '.join(found)}"
+        f"A theta {1 / factors[0]:.0f} times too small and one {factors[-1]:.0f} times too large cost "
+        f"{', '.join(found)} nats per token"
     )
     alt = "Lines over theta: how much the loss of the same weights rises as theta leaves the trained one."
     show_figure(figures.draw_theta_sweep(rises, title), alt)

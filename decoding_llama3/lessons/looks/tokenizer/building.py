@@ -13,18 +13,18 @@ from matplotlib.figure import Figure
 from decoding_llama3.lessons.figures import tokenizer as figures
 from decoding_llama3.lessons.fonts import token_label
 from decoding_llama3.lessons.looks.tokenizer.lists import pieces_by
-from decoding_llama3.lessons.show import show_figure
+from decoding_llama3.lessons.show import TALE, show_figure
 from decoding_llama3.lessons.subject import Subject
 from decoding_llama3.tokenizer import SPLIT_PATTERN, Tokenizer
 
 RULES = (  # the alternatives of the split pattern, in words and in their order
     "endings such as 's",
-    "letters, with one sign or space before",
+    "letters; one sign or space may come before",
     "digits, three at most",
-    "signs, with a space before",
-    "line ends, with space before",
-    "spaces, all but the last",
-    "space",
+    "signs; a space may come before, line ends after",
+    "line ends; spaces may come before",
+    "spaces, all but the last one before a word",
+    "other spaces",
 )
 Pieces = list[bytes]
 
@@ -51,7 +51,7 @@ def other_cuts(text: str, subject: Subject, draws: int = 20) -> None:
     ways = {
         "cut as it was learned": [ids],
         "the same tokens in random order": [_shuffled(ids, seed) for seed in range(draws)],
-        "each token cut in two that tiny knows": [_halved(ids, tokenizer, seed) for seed in range(draws)],
+        "each token cut into two of its tokens": [_halved(ids, tokenizer, seed) for seed in range(draws)],
         "in bytes": [[byte_ids[bytes([byte])] for byte in text.encode()]],
     }
     bits = {name: [_bits(subject, way) / len(text) for way in cuts] for name, cuts in ways.items()}
@@ -62,6 +62,31 @@ def other_cuts(text: str, subject: Subject, draws: int = 20) -> None:
     )
     alt = "Rows of dots: bits per character of one text, given to the model in four ways."
     show_figure(figures.draw_other_cuts(bits, title), alt)
+    first, second = _halves(subject, ways["each token cut into two of its tokens"], ids)
+    if first:
+        print(f"cut in two: {first:.1f} bits per first half, {second:.1f} per second;", end=" ")
+        print(f"a token drawn blindly: {math.log2(tokenizer.n_vocab):.0f}")
+    tale = tokenizer.encode(TALE)[:60]
+    length = len(tokenizer.decode(tale))
+    costs = [_bits(subject, cut) / length for cut in (tale, _shuffled(tale, 0), _halved(tale, tokenizer, 0))]
+    print("the first 60 tokens of our tale: learned {:.1f}, shuffled {:.1f}, cut otherwise {:.1f}".format(*costs))
+
+
+def _halves(subject: Subject, cuts: Sequence[Sequence[int]], ids: Sequence[int]) -> tuple[float, float]:
+    """Mean bits of a first and of a second half, over all cuts, where a token was cut in two."""
+    tokenizer = subject.tokenizer
+    wholes = [tokenizer.token_bytes(token) for token in ids]
+    bits: tuple[list[float], list[float]] = [], []
+    for cut in cuts:
+        costs, at = _bits_each(subject, cut), 0
+        for whole in wholes:
+            halved = tokenizer.token_bytes(cut[at]) != whole
+            if halved:
+                bits[0].append(costs[at])
+                bits[1].append(costs[at + 1])
+            at += 1 + halved
+    first, second = (sum(costs) / max(1, len(costs)) for costs in bits)
+    return first, second
 
 
 def _shuffled(ids: Sequence[int], seed: int) -> list[int]:
@@ -83,10 +108,14 @@ def _halved(ids: Sequence[int], tokenizer: Tokenizer, seed: int) -> list[int]:
 
 def _bits(subject: Subject, ids: Sequence[int]) -> float:
     """How much a row of ids surprises the model, in bits, all tokens together."""
+    return sum(_bits_each(subject, ids))
+
+
+def _bits_each(subject: Subject, ids: Sequence[int]) -> list[float]:
     device = subject.model.norm.weight.device
     row = torch.tensor([[subject.tokenizer.bos_id, *ids]], device=device)
     logs = subject.model(row)[0, :-1].log_softmax(dim=-1).cpu()
-    return -logs[range(len(ids)), list(ids)].sum().item() / math.log(2)
+    return (-logs[range(len(ids)), list(ids)] / math.log(2)).tolist()
 
 
 def counting(text: str, rounds: int = 3, most: int = 4) -> None:
@@ -141,7 +170,8 @@ def split_by_rules(text: str) -> None:
     used = len({rule for _, rule in pieces})
     title = f"{used} rules split the text into {len(pieces)} pieces; merges never cross a border"
     alt = "A text as coloured boxes, a colour for each rule of the split pattern; below, the rules."
-    show_figure(figures.draw_rules(pieces, RULES, title), alt)
+    rules = [(rule, words) for rule, words in zip(alternatives, RULES, strict=True)]
+    show_figure(figures.draw_rules(pieces, rules, title), alt)
 
 
 def _alternatives() -> list[str]:
@@ -151,18 +181,22 @@ def _alternatives() -> list[str]:
 
 
 def conversation(ids: Sequence[int], tokenizer: Tokenizer) -> None:
-    """The ids of a chat, a row per message; special tokens are black."""
+    """The ids of a chat, a row per message: special tokens, text that the program put in, text that was typed."""
     special = set(tokenizer.special_ids.values())
-    start = tokenizer.special_ids["<|start_header_id|>"]
-    rows: list[list[tuple[str, bool]]] = [[]]
+    start, end = (tokenizer.special_ids[f"<|{name}_header_id|>"] for name in ("start", "end"))
+    rows: list[list[tuple[str, str]]] = [[]]
+    header, line_ends = False, 0  # in a header; line ends still to come after it
     for token in ids:
-        if token == start and any(not is_special for _, is_special in rows[-1]):
+        if token == start and any(kind != "special" for _, kind in rows[-1]):
             rows.append([])
         text = tokenizer.token_bytes(token).decode(errors="replace")
-        rows[-1].append((text, token in special))
+        kind = "special" if token in special else "put in" if header or line_ends > 0 else "typed"
+        line_ends = 2 if token == end else line_ends - len(text)
+        header = token == start or (header and token != end)
+        rows[-1].append((text, kind))
     count = sum(token in special for token in ids)
     title = f"Of {len(ids)} tokens {count} are special, and the program put in all of them"
-    alt = "A chat as rows of boxes, a message a row: special tokens black, tokens of the text light."
+    alt = "A chat as rows of boxes, a message a row: special tokens black, the program's text grey, typed blue."
     show_figure(figures.draw_conversation(rows, title), alt)
 
 

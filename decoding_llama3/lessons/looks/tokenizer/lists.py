@@ -33,7 +33,10 @@ ODD = ["", " ", "1234567 3.14159", "HE'LL don't\r\n\n\t  x  ", "🦙👩‍🚀"
 # Llama 3's split pattern with one of its rules changed.
 SINGLE_DIGITS = SPLIT_PATTERN.replace(r"\p{N}{1,3}", r"\p{N}")
 SINGLE_SPACES = SPLIT_PATTERN.replace(r"|\s*[\r\n]+|\s+(?!\S)|\s+", r"|\s")
-assert SPLIT_PATTERN not in (SINGLE_DIGITS, SINGLE_SPACES)
+SIGNS_APART = SPLIT_PATTERN.replace(r"[^\r\n\p{L}\p{N}]?\p{L}+", r" ?\p{L}+").replace(
+    r"\p{N}]+[\r\n]*", r"\p{N}]+"
+)
+assert SPLIT_PATTERN not in (SINGLE_DIGITS, SINGLE_SPACES, SIGNS_APART)
 
 
 def pieces_by(text: str, ranks: Mapping[bytes, int], pattern: str = SPLIT_PATTERN) -> list[bytes]:

@@ -16,6 +16,7 @@ from decoding_llama3.lessons.looks.tokenizer.lists import (
     KINDS,
     NUMBERS,
     SENTENCES,
+    SIGNS_APART,
     SINGLE_DIGITS,
     SINGLE_SPACES,
     pieces_by,
@@ -65,7 +66,8 @@ def two_vocabularies(llama3: Tokenizer) -> dict[str, float]:
 
     path = Path(package.submodule_search_locations[0]) / "data" / "tokenizer.model.v1"
     old = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    texts = {"our tale": TALE, **SENTENCES, "Python code": CODE, "numbers": NUMBERS}
+    code = {"Python code": CODE, "the code, its spaces single": " ".join(CODE.split())}
+    texts = {"our tale": TALE, **SENTENCES, **code, "numbers": NUMBERS}
     held = {
         name: {
             f"{old.vocab_size():,} (Mistral 7B)": len(text) / len(old.encode(text)),
@@ -82,21 +84,24 @@ def two_vocabularies(llama3: Tokenizer) -> dict[str, float]:
 
 
 def taken_away(ranks: Ranks, first: int = 32_000) -> dict[str, dict[str, float]]:
-    """Llama 3's tokenizer without one of three things at a time; returns how many more tokens each text needs."""
+    """Llama 3's tokenizer without one of four things at a time; returns how many more tokens each text needs."""
     small = {piece: rank for piece, rank in ranks.items() if rank < first}
     changed = {
         f"{first:,} pieces": (small, SPLIT_PATTERN),
-        "digits one by one": (ranks, SINGLE_DIGITS),
-        "spaces one by one": (ranks, SINGLE_SPACES),
+        "single digits": (ranks, SINGLE_DIGITS),
+        "signs apart": (ranks, SIGNS_APART),
+        "single spaces": (ranks, SINGLE_SPACES),
     }
     before = {name: len(pieces_by(text, ranks)) for name, text in KINDS.items()}
     more = {
         what: {name: len(pieces_by(text, *how)) / before[name] - 1 for name, text in KINDS.items()}
         for what, how in changed.items()
     }
-    size, digits, spaces = (max(texts.values()) for texts in more.values())
-    title = f"More tokens: up to {size:+.0%} by size, {digits:+.0%} by digits, {spaces:+.0%} by spaces"
-    alt = "Three panels of bars, a panel for each thing taken away: how many more tokens four texts need."
+    size, digits, signs, spaces = (max(texts.values()) for texts in more.values())
+    title = (
+        f"Taken away: size costs up to {size:+.0%}, digits {digits:+.0%}, signs {signs:+.0%}, spaces {spaces:+.0%}"
+    )
+    alt = "Four panels of bars, a panel for each thing taken away: how many more tokens four texts need."
     show_figure(figures.draw_taken_away(more, title), alt)
     return more
 
@@ -112,6 +117,10 @@ def larger_lists(ranks: Ranks, tiny: Ranks) -> None:
 
     curves = {name: [held(text, ranks, size) for size in sizes] for name, text in texts.items()}
     own = [held(TALE, tiny, size) for size in (256, 512, 1024, 2048, len(tiny))]
+    for name, points in curves.items():
+        sizes_held = dict(points)
+        gained = [sizes_held[128_000] / sizes_held[size] - 1 for size in (16_384, 32_000)]
+        print(f"{name}: {gained[0]:+.0%} beyond 16,384 pieces, {gained[1]:+.0%} beyond 32,000")
     gains = {name: points[-1][1] / dict(points)[32_000] - 1 for name, points in curves.items()}
     low, high = min(gains.values()), max(gains.values())
     title = f"4 times as many pieces put {low:.0%} to {high:.0%} more text into a token"
@@ -122,7 +131,8 @@ def larger_lists(ranks: Ranks, tiny: Ranks) -> None:
 def never_met(vocabulary: int = 40, never: int = 8, steps: int = 400) -> None:
     """A small model that predicts the next token from the last; some tokens are in its tables, never in its text.
 
-    It is trained with one table for both ends and with two; drawn are the rows before and after.
+    It is trained with one table for both ends and with two; drawn are the rows before and after. Prints how far
+    apart the output rows end from five other starts.
     """
     met = torch.arange(vocabulary) < vocabulary - never
     tied, untied = (_trained_tables(vocabulary, never, steps, one_table) for one_table in (True, False))
@@ -131,11 +141,16 @@ def never_met(vocabulary: int = 40, never: int = 8, steps: int = 400) -> None:
         "two: the input table": untied[0],
         "two: the output table": untied[1],
     }
-    apart = _apart(untied[1][1][~met])
+    began, ended = (_apart(rows[~met]) for rows in untied[1])
     moved = (untied[0][1] - untied[0][0])[~met].norm(dim=-1).max()
-    title = f"{never} tokens never met: output rows end {apart:.1f} apart, input rows moved by {moved:.1f}"
+    title = (
+        f"Rows never met: output {began:.1f} apart at first, {ended:.1f} at the end; input moved by {moved:.1f}"
+    )
     alt = "Three planes of dots: rows of tokens never met clump in an output table, and stay in an input table."
     show_figure(figures.draw_never_met(panels, ~met, title), alt)
+    others = [_trained_tables(vocabulary, never, steps, one_table=False, seed=seed)[1] for seed in range(1, 6)]
+    ways = [f"{_apart(start[~met]):.1f} -> {_apart(end[~met]):.2f}" for start, end in others]
+    print("mean distance of the output rows from five other starts:", ", ".join(ways))
 
 
 def _apart(rows: Float[Tensor, "rows 2"]) -> float:
@@ -143,9 +158,11 @@ def _apart(rows: Float[Tensor, "rows 2"]) -> float:
     return torch.pdist(rows).mean().item()
 
 
-def _trained_tables(vocabulary: int, never: int, steps: int, one_table: bool) -> list[tuple[Tensor, Tensor]]:
+def _trained_tables(
+    vocabulary: int, never: int, steps: int, one_table: bool, seed: int = 0
+) -> list[tuple[Tensor, Tensor]]:
     """Each table of the model, the input table first, before and after training."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     met = vocabulary - never
     followers = torch.randint(met, (met, 3), generator=generator)
     shares = torch.tensor([0.6, 0.3, 0.1]).expand(met, 3)
@@ -163,9 +180,9 @@ def _trained_tables(vocabulary: int, never: int, steps: int, one_table: bool) ->
     return list(zip(start, [table.detach() for table in tables], strict=True))
 
 
-def untrained(*subjects: Subject | None, most: int = 5) -> None:
-    """The tokens whose rows of the output table lie where those of tokens never met do; prints whose these are."""
-    panels, found, ringed = {}, [], []
+def untrained(*subjects: Subject | None, most: int = 4) -> None:
+    """The tokens whose rows of the output table lie where those of tokens never met do; prints which these are."""
+    panels, found, told = {}, [], []
     for subject in present(*subjects):
         measured = never_met_rows(subject)
         if measured is None:
@@ -176,19 +193,22 @@ def untrained(*subjects: Subject | None, most: int = 5) -> None:
         special = set(subject.tokenizer.special_ids.values())
         others = [token for token in (likeness > border).nonzero().flatten().tolist() if token not in special]
         texts = {token: subject.tokenizer.token_bytes(token) for token in others}
-        longest = sorted(texts, key=lambda token: -len(texts[token].strip()))
-        names = {token: figures.shown_name(texts[token]) for token in longest if texts[token].strip().isalpha()}
-        chosen = list(names)[: 3 * most : 3]
-        named = {token: names[token] for token in sorted(chosen, key=lambda token: -lengths[token].item())}
-        panels[subject.name] = likeness, lengths, border, reference, named
+        longest = sorted(texts.values(), key=lambda text: -len(text.strip()))
+        names = [figures.shown_name(text) for text in longest if text.strip().isalpha()][: 3 * most : 3]
+        n_bytes = sum(len(text) == 1 for text in texts.values())
+        panels[subject.name] = likeness, lengths, border, reference
         found.append(f"{len(others)} of {subject.name}")
-        names = [subject.tokenizer.token_bytes(token).decode() for token in reference.nonzero().flatten().tolist()]
-        ringed.append(f"ringed in {subject.name}: {', '.join(names[:3])} and {len(names) - 3} more")
+        ringed = reference.nonzero().flatten().tolist()
+        shown = [subject.tokenizer.token_bytes(token).decode() for token in ringed]
+        told += [
+            f"ringed in {subject.name}: {', '.join(shown[:3])} and {len(shown) - 3} more",
+            f"black in {subject.name}: {n_bytes} bytes, {len(others) - n_bytes} pieces such as {', '.join(names)}",
+        ]
     if panels:
         title = f"Tokens that look never met, special ones apart: {', '.join(found)}"
         alt = "For each model a cloud of dots, a token each: those like rows never met stand black at the right."
         show_figure(figures.draw_untrained(panels, title), alt)
-        print("\n".join(ringed))
+        print("\n".join(told))
 
 
 def untrained_of(subject: Subject) -> Bool[Tensor, " vocab"]:
@@ -231,8 +251,12 @@ def never_met_rows(subject: Subject) -> tuple[Float[Tensor, " vocab"], float, Bo
 
 
 def alike(*subjects: Subject | None) -> None:
-    """Whether words of one kind have rows of one direction: the cosine within kinds and between."""
+    """Whether words of one kind have rows of one direction: the cosine within kinds and between.
+
+    Prints the words, and for each kind both means.
+    """
     panels, found = {}, []
+    print("; ".join(f"{kind}:{''.join(words)}" for kind, words in RELATED.items()))
     for subject in present(*subjects):
         kinds = {kind: _single(words, subject.tokenizer) for kind, words in RELATED.items()}
         kinds = {kind: words for kind, words in kinds.items() if words}
@@ -245,6 +269,11 @@ def alike(*subjects: Subject | None) -> None:
         within, between = cosines[pairs & same].mean().item(), cosines[pairs & ~same].mean().item()
         panels[subject.name] = cosines, kinds
         found.append(f"{subject.name} {within:.2f}, {between:.2f}")
+        means = [
+            f"{what} {cosines[pairs & same & own].mean():.2f} / {cosines[own & ~same].mean():.2f}"
+            for what, own in ((what, (kind == i)[:, None].expand_as(same)) for i, what in enumerate(kinds))
+        ]
+        print(f"{subject.name}, within / to all others: {', '.join(means)}")
     title = f"Mean cosine within kinds and between: {'; '.join(found)}"
     alt = "A triangle of cosines between rows of words for each model, each kind framed along its edge."
     show_figure(figures.draw_similarity(panels, title), alt)

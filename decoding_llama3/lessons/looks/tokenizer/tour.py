@@ -1,5 +1,7 @@
 """Part 1 - what is shown on the tour: one sentence through the whole model, and six words at its end."""
 
+from collections.abc import Sequence
+
 import torch
 
 from decoding_llama3.inspect import probe
@@ -93,17 +95,32 @@ def _six() -> list[int]:
 
 
 def surprises(text: str, *subjects: Subject | None) -> None:
-    """The loss of each token of `text`."""
-    panels, found = {}, []
+    """The loss of each token of `text`; prints what each model expected where it loses most."""
+    panels, told = {}, []
     for subject in present(*subjects):
         ids = subject.ids(text)
-        losses = probe.next_token_losses(subject.model(ids), ids)[0].float().cpu()
+        logits = subject.model(ids)
+        losses = probe.next_token_losses(logits, ids)[0].float().cpu()
         words = subject.words(text)[1:]
         panels[subject.name] = words, losses
         top = int(losses.argmax())
-        found.append(f"{subject.name} {losses.mean():.2f} nats (most at {token_label(words[top])})")
+        p = logits[0, top].softmax(dim=-1)
+        (expected,) = token_strings(p.argmax()[None], subject.tokenizer)
+        came = f"loses most at {token_label(words[top])}, {losses[top]:.2f} nats"
+        told.append(f"{subject.name} {came}; it gave {p.max():.2f} to {token_label(expected)}")
+    shared = _common_end([words for words, _ in panels.values()]) if len(panels) > 1 else 0
+    means = [f"{name} {losses[-shared:].mean():.2f} nats" for name, (_, losses) in panels.items()]
+    over = f" over the last {shared} tokens" if shared else ""
     alt = "A bar for each token of the sentence: its loss in nats; the mean as a dashed line."
-    show_figure(figures.draw_surprises(panels, f"Mean loss: {', '.join(found)}"), alt)
+    show_figure(figures.draw_surprises(panels, f"Mean loss{over}: {', '.join(means)}", shared or None), alt)
+    print("\n".join(told))
+
+
+def _common_end(texts: Sequence[Sequence[str]]) -> int:
+    """At how many tokens the shortest text ends, if it is the end of each of the others; else none."""
+    shortest = min(texts, key=len)
+    alike = all(list(text[-len(shortest) :]) == list(shortest) for text in texts)
+    return len(shortest) if alike else 0
 
 
 def _shortened(text: str, most: int = 24) -> str:

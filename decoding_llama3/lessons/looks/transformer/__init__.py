@@ -7,18 +7,17 @@ from decoding_llama3.lessons.looks.transformer.build import (
     looked_up,
     sampled,
     shape_ladder,
-    two_writes,
     walk,
     wirings,
 )
+from decoding_llama3.lessons.looks.transformer.credit import every_place, journey, said_again, told
 from decoding_llama3.lessons.looks.transformer.further import (
     compression,
     heads_learned,
     moments,
-    shapes_tried,
     speed_rungs,
 )
-from decoding_llama3.lessons.looks.transformer.models import choices, journey, lens, lens_losses, spared, told
+from decoding_llama3.lessons.looks.transformer.models import choices, lens, lens_losses, neighbours, spared
 from decoding_llama3.lessons.looks.transformer.running import (
     cache_timings,
     chat,
@@ -33,6 +32,7 @@ __all__ = [
     "choices",
     "compare_huggingface",
     "compression",
+    "every_place",
     "heads_learned",
     "journey",
     "last_logits",
@@ -41,14 +41,14 @@ __all__ = [
     "lesson",
     "looked_up",
     "moments",
+    "neighbours",
+    "said_again",
     "same_weights",
     "sampled",
     "shape_ladder",
-    "shapes_tried",
     "spared",
     "speed_rungs",
     "told",
-    "two_writes",
     "walk",
     "wirings",
 ]

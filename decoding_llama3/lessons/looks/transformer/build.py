@@ -109,20 +109,24 @@ def shape_ladder(subject: Subject, text: str, other: str = "llama3-8b") -> None:
         f"in the 8B as {n} x {dim_8b:,}"
     )
     alt = "Two columns of bars, tiny and the 8B: the shape of each tensor from ids through a block to the logits."
-    show_figure(figures.draw_shape_ladder(rungs, names, range(2, 12), title), alt)
+    show_figure(figures.draw_shape_ladder(rungs, names, range(2, 16), title), alt)
 
 
 LADDER = {
     "t: ids": "token",
     "x: the stream": "stream",
-    "N(x): a copy, normalised": "norm",
+    "N₁(x): a copy, normalised": "norm",
     "queries": "query",
     "keys": "key",
     "values": "value",
     "who attends to whom": "query",
+    "heads, side by side": "value",
     "A: attention writes": "query",
     "h = x + A": "stream",
-    "gate times value": "feed-forward",
+    "N₂(h): a copy, normalised": "norm",
+    "gate": "feed-forward",
+    "value branch": "feed-forward",
+    "gate times value branch": "feed-forward",
     "F: feed-forward writes": "feed-forward",
     "x' = h + F": "stream",
     "N(x): the last norm": "norm",
@@ -136,6 +140,7 @@ def _shapes(model: Transformer, n: int) -> dict[str, list[int]]:
     names += [f"layers.0.{part}" for part in ("attention_norm", "attention", "feed_forward")]
     names += ["layers.0", "layers.0.attention.wo", "layers.0.feed_forward.w_down", "layers.0.ffn_norm"]
     names += [f"layers.0.attention.{w}" for w in ("wq", "wk", "wv")]
+    names += [f"layers.0.feed_forward.{w}" for w in ("w_gate", "w_up")]
     tokens = torch.zeros(1, n, dtype=torch.int64, device=model.norm.weight.device)
     with probe.recording(model, names) as record:
         model(tokens)
@@ -152,7 +157,9 @@ def _shapes(model: Transformer, n: int) -> dict[str, list[int]]:
         v,
         [q[0], n, n],
     ]
-    found += [seen["layers.0.attention"], read["layers.0.ffn_norm"], read["layers.0.feed_forward.w_down"]]
+    found += [read["layers.0.attention.wo"], seen["layers.0.attention"], read["layers.0.ffn_norm"]]
+    found += [seen["layers.0.ffn_norm"], *(seen[f"layers.0.feed_forward.{w}"] for w in ("w_gate", "w_up"))]
+    found += [read["layers.0.feed_forward.w_down"]]
     found += [seen["layers.0.feed_forward"], seen["layers.0"], seen["norm"], seen["output"]]
     return dict(zip(LADDER, found, strict=True))
 
@@ -180,48 +187,35 @@ def looked_up(subject: Subject, text: str) -> None:
     x, words, tokens = subject.model.tok_embeddings(ids)[0].float().cpu(), subject.words(text), ids[0].tolist()
     most = max(tokens, key=tokens.count)
     alike = [i for i, token in enumerate(tokens) if token == most and tokens.count(most) > 1]
-    title = f"{len(tokens)} tokens become {len(tokens)} rows of {x.shape[1]:,} numbers; "
+    few = min(24, x.shape[1])
+    title = (
+        f"{len(tokens)} tokens become {len(tokens)} rows of {x.shape[1]:,} numbers (the first {few} are drawn); "
+    )
     title += f"{words[alike[0]]!r} is {len(alike)} times the same one" if alike else "no token comes twice"
     alt = "A grid of values, a row for each token of the sentence and a column for each feature."
-    show_figure(figures.draw_looked_up(x, words, alike, title), alt)
-
-
-def two_writes(subject: Subject, text: str, block: int) -> None:
-    """What the two parts of a block add to the last token of `text`, drawn in the plane that both lie in."""
-    added = probe.writes(subject.model, subject.ids(text))
-    a, f = (added[f"{block}.{part}"][0, -1].float().cpu() for part in ("attention", "feed_forward"))
-    along = F.normalize(a, dim=0)
-    across = f - (f @ along) * along
-    word = subject.words(text)[-1]
-    angle = math.degrees(math.acos(max(-1.0, min(1.0, F.cosine_similarity(a, f, dim=0).item()))))
-    title = (
-        f"Block {block} adds to {word!r} twice: a vector {a.norm():.0f} long, then one {f.norm():.0f} long, "
-        f"{angle:.0f}° apart"
-    )
-    alt = "Two arrows, tip to tail: what attention adds and what the feed-forward adds; grey, their sum."
-    ends = (a.norm().item(), 0.0), ((f @ along).item(), across.norm().item())
-    show_figure(figures.draw_two_writes(*ends, repr(word), title), alt)
+    show_figure(figures.draw_looked_up(x[:, :few], words, alike, title), alt)
 
 
 def walk(subject: Subject, text: str) -> None:
-    """The stream of the last token of `text` as a walk: towards the word that comes out, and across."""
+    """The stream of the last token of `text` as a walk: towards the word that comes out, and aside."""
     model, ids = subject.model, subject.ids(text)
     stream = torch.stack([x[0, -1] for x in probe.residual_stream(model, ids).values()])
-    token = int(model.output(model.norm(stream[-1])).argmax())
+    logits = model.output(model.norm(stream)).float().cpu()
+    token = int(logits[-1].argmax())
+    worth = logits[:, token] - logits.mean(dim=-1)
     towards = F.normalize(word_direction(model, token), dim=0)
     stream = stream.float().cpu()
     reached = stream @ towards
     rest = stream - reached[:, None] * towards
     across = rest @ torch.linalg.svd(rest.diff(dim=0), full_matrices=False).Vh[0]
     (word,) = token_strings(torch.tensor([token]), subject.tokenizer)
-    share = reached[-1] / stream[-1].norm()
-    title = (
-        f"{len(stream) - 1} steps: from {stream[0].norm():.1f} the vector grows to {stream[-1].norm():.0f}, "
-        f"at a cosine of {share:.2f} with the direction of {word!r}"
-    )
-    alt = "A path of arrows in a plane, blue for attention and red for the feed-forward, from the embedding on."
     path = torch.stack([reached, across], dim=1)
-    show_figure(figures.draw_walk(path, subject.places()[:-1], word, title), alt)
+    title = (
+        f"{len(path) - 1} steps: from {stream[0].norm():.1f} to {stream[-1].norm():.0f} long, of which this plane "
+        f"shows {path[-1].norm():.0f}; the logit of the word goes from {worth[0]:+.1f} to {worth[-1]:+.1f}"
+    )
+    alt = "Left, a path of arrows in a plane, blue for attention; right, the word's logit at each depth as bars."
+    show_figure(figures.draw_walk(path, worth, subject.places()[:-1], word, title), alt)
 
 
 def word_direction(model: Transformer, token: int) -> Float[Tensor, " dim"]:
@@ -265,15 +259,16 @@ def sampled(subject: Subject, text: str, temperature: float, top_p: float) -> Fi
 
 
 def lesson(
-    losses: Sequence[float], pupil: nn.Module, unseen: Float[Tensor, "windows length"], vocab: int
+    losses: Sequence[float], pupil: nn.Module, unseen: Float[Tensor, "windows length"], vocab: int, counted: float
 ) -> float:
     """The curve of a training, and the loss of its model on text that it never saw, in nats per character."""
     guesses: Callable[[Tensor], Tensor] = pupil
     held_out = probe.next_token_losses(guesses(unseen).detach(), unseen).mean().item()
+    last = sum(losses[-20:]) / len(losses[-20:])
     title = (
-        f"From {losses[0]:.2f} to {held_out:.2f} nats per character in {len(losses)} steps: "
-        f"a character is {math.exp(losses[0] - held_out):.0f} times as probable"
+        f"{len(losses)} steps: {last:.2f} nats per character at the end on what it reads, {held_out:.2f} on "
+        f"unseen text; the shares of the characters give {counted:.2f}"
     )
-    alt = "A falling line: the loss of each training step, beside knowing nothing and the loss on unseen text."
-    show_figure(figures.draw_lesson(losses, math.log(vocab), held_out, title), alt)
+    alt = "A line: the loss of each training step, beside knowing nothing, counting, and the loss on unseen text."
+    show_figure(figures.draw_lesson(losses, math.log(vocab), counted, held_out, title), alt)
     return held_out

@@ -39,8 +39,8 @@ def compression() -> dict[str, float]:
     shown = {
         "gzip": bits["gzip"]["after_training"],
         "xz": bits["xz"]["after_training"],
-        "table: a letter after 4": bits["ngram"]["5"],
-        f"table: a letter after {best - 1}": bits["ngram"][str(best)],
+        "table: next letter from the last 4": bits["ngram"]["5"],
+        f"table: next letter from the last {best - 1}": bits["ngram"][str(best)],
         "tiny": bits["model"],
     }
     title = (
@@ -50,8 +50,8 @@ def compression() -> dict[str, float]:
     alt = "Bars of bits per byte of an unseen book: gzip, xz, two tables of letters and tiny."
     show_figure(figures.draw_bits(shown, title), alt)
     known = quality["memorised"]["training"]
-    print(f"of {known['prompts']:,} passages begun, it continued none word for word", end=" ")
-    print(f"beyond {known['characters']['longest']} characters")
+    print(f"given the beginnings of {known['prompts']:,} passages that it was trained on, it never wrote", end=" ")
+    print(f"more than {known['characters']['longest']} characters of how they go on")
     return shown
 
 
@@ -60,11 +60,8 @@ def speed_rungs() -> list[float]:
     ladder = _read("benchmarks/ladder-125m.json")
     rungs, machine = ladder["rungs"], ladder["machine"]
     times = [rung["measured_seconds"] for rung in rungs]
-    cached = dict(zip((rung["name"] for rung in rungs), times, strict=True))["KV cache"]
-    title = (
-        f"With a cache {1e3 * cached:.0f} ms per token; compiled and in int8 {1e3 * times[-1]:.1f}, "
-        f"{cached / times[-1]:.1f} times as fast"
-    )
+    plain, cached, compiled, small = (f"{1e3 * seconds:.3g}" for seconds in times)
+    title = f"{plain} ms per token without a cache, {cached} with it; compiled {compiled}, and in int8 {small}"
     alt = f"A dot for each of {', '.join(r['name'] for r in rungs)}, measured, beside what was predicted."
     show_figure(figures.draw_speed_ladder(rungs, title), alt)
     print(f"{ladder['model']}, {ladder['plan']['dtype']}, after {ladder['context']} tokens")
@@ -88,18 +85,6 @@ def heads_learned() -> list[dict[str, float]]:
     alt = "Two lines over training steps: how well the best previous-token and the best induction head work."
     show_figure(figures.draw_heads_learned(rows, title), alt)
     return rows
-
-
-def shapes_tried(flops: float = 8.2e13) -> list[dict[str, str]]:
-    """Trainings of tiny's vocabulary in other depths and widths, near one budget of FLOPs; returned as kept."""
-    with (data_directory() / "tiny-llama3" / "shapes.csv").open(encoding="utf-8", newline="") as file:
-        runs = [run for run in csv.DictReader(file) if abs(float(run["flops"]) / flops - 1) < 0.05]
-    alike = [run for run in runs if run["vocab_size"] == "4096" and 5e6 < int(run["parameters"]) < 6e6]
-    alike.sort(key=lambda run: int(run["layers"]))
-    names = ("layers", "dim", "parameters", "seed", "bits_per_byte")
-    rows = [[int(run[name]) if name != "bits_per_byte" else run[name] for name in names] for run in alike]
-    show_table(rows, [name.replace("_", " ") for name in names], f"{flops:.2g} FLOPs each")
-    return alike
 
 
 def _read(path: str) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from decoding_llama3.lessons.subject import Subject
 from decoding_llama3.transformer import Transformer
 
 
-def same_weights(build: Callable[[LlamaConfig], nn.Module], text: str, real: Subject | None) -> None:
-    """A learner's model with the very weights of a real one: do the logits agree? Prints what was found."""
+def same_weights(build: Callable[[LlamaConfig], nn.Module], text: str, real: Subject | None, n: int = 8) -> None:
+    """A learner's model with the very weights of a real one: do the logits agree? Prints, with `n` words more."""
     if real is None:
         return
     if any(isinstance(part, Int8Weight) for part in real.model.modules()):
@@ -30,9 +30,12 @@ def same_weights(build: Callable[[LlamaConfig], nn.Module], text: str, real: Sub
     ids = real.ids(text)
     ours, theirs = mine(ids).float(), real.model(ids)
     off = ((ours - theirs).norm() / theirs.norm()).item()
-    word = real.tokenizer.decode([int(ours[0, -1].argmax())])
+    begin = ids.shape[1]
+    for _ in range(n):
+        ids = torch.cat([ids, mine(ids)[:, -1:].argmax(dim=-1)], dim=1)
+    words = real.tokenizer.decode(ids[0, begin:].tolist())
     print(f"your class with {real.name}'s weights, relative difference of the logits below 1e-5: {off < 1e-5}")
-    print(f"{text!r} ... {word!r}")
+    print(f"{text} ...{words!r}")
 
 
 def compare_huggingface(subject: Subject, text: str) -> None:
@@ -74,21 +77,31 @@ def chat(question: str, real: Subject | None, tokens: int = 20) -> None:
 def cache_timings(
     subject: Subject, contexts: tuple[int, ...] = (64, 256, 448), repeats: int = 3
 ) -> list[list[float]]:
-    """Milliseconds for one more token, with the cache and by reading the whole text again; returned by context."""
-    found = []
+    """Milliseconds for one more token, with the cache and by reading the whole text again; returned by context.
+
+    Beside them, with the cache, a model of as many blocks with next to no weights: what a step costs without them.
+    """
+    found, deep = [], subject.model.config.n_layers
+    device = subject.model.norm.weight.device
+    config = LlamaConfig(dim=16, n_layers=deep, n_heads=2, n_kv_heads=1, hidden_dim=32, vocab_size=64)
+    empty = Transformer(config).to(device).requires_grad_(False)
     for context in contexts:
         ids = subject.ids("a")[:, :1].expand(1, context + 1)
-        seconds: dict[bool, list[float]] = {True: [], False: []}
+        runs = ((subject.model, ids, True), (subject.model, ids, False), (empty, torch.zeros_like(ids), True))
+        seconds: list[list[float]] = [[], [], []]
         for _ in range(repeats):
-            for cached, times in seconds.items():  # in turn: what else the machine does falls on both
-                times.append(_one_more(subject.model, ids, cached))
-        found.append([1e3 * statistics.median(times) for times in seconds.values()])
+            for run, times in zip(runs, seconds, strict=True):  # in turn: what else the machine does falls on all
+                times.append(_one_more(*run))
+        found.append([1e3 * statistics.median(times) for times in seconds])
     rows = [
-        [f"{context:,}", f"{with_cache:.1f} ms", f"{without:.1f} ms", f"{without / with_cache:.1f} x"]
-        for context, (with_cache, without) in zip(contexts, found, strict=True)
+        [f"{context:,}", *(f"{ms:.1f} ms" for ms in times), f"{times[1] / times[0]:.1f} x"]
+        for context, times in zip(contexts, found, strict=True)
     ]
     caption = f"{subject.name}, median of {repeats}"
-    show_table(rows, ["one more token after", "with the cache", "without", "the cache saves"], caption)
+    tiniest = f"{deep} blocks with {empty.config.n_params:,} weights"
+    show_table(rows, ["one more token after", "with the cache", "without", tiniest, "the cache saves"], caption)
+    megabytes = sum(weight.numel() * weight.element_size() for weight in subject.model.parameters()) / 1e6
+    print(f"{subject.name}'s weights are {megabytes:.0f} MB: at 60 GB/s, {megabytes / 60:.1f} ms to read")
     return found
 
 
