@@ -142,7 +142,7 @@ def test_every_part_has_the_same_sections_in_the_same_order(path):
 def test_every_part_asks_recalls_explores_and_has_exercises(path):
     code = "\n".join(map(source, cells(path, "code")))
     assert code.count("recall.ask(") == code.count("widgets.explore(") == code.count("show.real_model(") == 1
-    assert len(re.findall(r"^checks\.\w+\.help\(\)", code, flags=re.MULTILINE)) == 2
+    assert len(re.findall(r"^(?:checks\.\w+|research)\.help\(\)", code, flags=re.MULTILINE)) == 5
     assert "show.mark(prediction" in code
 
 

@@ -38,7 +38,20 @@ WORDS = {term: {term, f"{term}s"} for term in PART} | {
 }
 SENTENCE = re.compile(r"[.?!:](?=[)*_\"']*(?:\s|$))")
 # Lines for which a reader need not know what is behind them: a picture, a table, a check.
-PLUMBING = {"look", "lab", "show", "claims", "checks", "museum", "recall", "rosetta", "oracles", "widgets"}
+PLUMBING = {
+    "look",
+    "lab",
+    "show",
+    "claims",
+    "checks",
+    "museum",
+    "own",
+    "recall",
+    "research",
+    "rosetta",
+    "oracles",
+    "widgets",
+}
 
 
 @functools.cache
