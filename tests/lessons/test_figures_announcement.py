@@ -132,7 +132,7 @@ def test_the_8b_is_measured_as_the_notebook_says(shown):
     way = look.steps_to_the_8b()
     assert (-way["shared keys"], way["wider feed-forward"]) == (805_306_368, 1_308_622_848)
     half = 196 * math.sqrt(2 * 0.786 * 0.214 / 1172)
-    assert math.isclose(look.by_chance("ARC-C"), half)
+    assert math.isclose(look.points_by_chance("ARC-C"), half)
 
 
 def test_the_optimum_has_the_least_loss_of_its_budget():

@@ -121,7 +121,7 @@ def gaps() -> dict[str, dict[str, float]]:
     return found
 
 
-def by_chance(test: str) -> float:
+def points_by_chance(test: str) -> float:
     """By how many points two equal models may differ, in 95 of 100 drawings of the base models' questions."""
     share = MEASURED["base"][test][0] / 100
     return 100 * 1.96 * math.sqrt(2 * share * (1 - share) / QUESTIONS[test])
