@@ -394,7 +394,7 @@ def test_towers_are_sorted_and_weighed(shown, subject):
     assert figure.axes[1].get_title() == "tiny\n5.6 million\n19% in tables"
     assert len(without.axes) == 2
     table = 2 * subject.model.config.vocab_size * subject.model.config.dim / subject.model.config.n_params
-    assert title == f"All drawn with the same area: tables of tokens hold {table:.0%} of random, 3% of llama3-70b"
+    assert title == f"Equal areas: tables of tokens hold {table:.0%} of random, 3% of llama3-70b"
 
 
 def test_rows_of_a_text_are_those_of_the_table(shown, subject):

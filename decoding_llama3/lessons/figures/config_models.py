@@ -17,7 +17,7 @@ def draw_swept_fields(panels: Mapping[str, Mapping[str, tuple[float, Sweep]]], t
     """The rise of the loss by the value of fields that stand in no matrix: a row per model, a column per field.
 
     A small dot per passage, a line through their means. Each field comes with the value that the model was trained
-    with, which is marked. All panels have one scale, which is logarithmic beyond a tenth of a nat: above the grey band.
+    with, which is marked. All panels have one scale, logarithmic above the grey band, which ends at a tenth of a nat.
     """
     fields = next(iter(panels.values()))
     figure, axes = plt.subplots(
@@ -34,7 +34,7 @@ def draw_swept_fields(panels: Mapping[str, Mapping[str, tuple[float, Sweep]]], t
             ax.axhline(0, color=style.RESIDUAL, linewidth=1, linestyle="--", zorder=0)
             ax.axhspan(-0.1, 0.1, color=style.RESIDUAL, alpha=0.13, linewidth=0, zorder=0)
             for value, rise in zip(values, rises.mean(axis=1), strict=True):
-                if rise > 0.1:
+                if rise > 0.25:
                     ax.annotate(f"{rise:+.1f}", (value, rise), (0, 6), textcoords="offset points", ha="center",
                                 fontsize=10)  # fmt: skip
             ax.margins(x=0.1)
@@ -144,8 +144,7 @@ def draw_equal_work(
 ) -> Figure:
     """Left, bits per byte of shapes that had the same work, in groups, a dashed line at the `baseline`.
 
-    Right, the same against the tokens that were read, whatever the work, which is written at each point: a line for
-    each width.
+    Right, the same against the tokens that were read, a line for each width, the work written at each point.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.2), width_ratios=(3, 2))
     left.axvline(baseline, color=style.RESIDUAL, linewidth=1, linestyle="--", zorder=0)

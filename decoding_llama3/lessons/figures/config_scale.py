@@ -79,9 +79,9 @@ def draw_towers(models: Mapping[str, tuple[LlamaConfig, str]], title: str) -> Fi
     """Models side by side, all drawn with the same area; below each, what is said of it."""
     units = [config.n_params**0.5 for config, _ in models.values()]  # the side of a square of the whole area
     extents = [_extent(config) for config, _ in models.values()]
-    widths = [max(1.2, 1.06 * width / unit) for (width, _), unit in zip(extents, units, strict=True)]
+    widths = [max(1.9, 1.06 * width / unit) for (width, _), unit in zip(extents, units, strict=True)]
     top = max(height / unit for (_, height), unit in zip(extents, units, strict=True))
-    figure, axes = plt.subplots(1, len(models), figsize=(style.WIDTH, 4.0), width_ratios=widths)
+    figure, axes = plt.subplots(1, len(models), figsize=(style.WIDTH, 3.4), width_ratios=widths)
     for ax, (name, (config, words)), unit, width in zip(axes, models.items(), units, widths, strict=True):
         _draw_tower(ax, config)
         ax.set(xlim=(-width * unit / 2, width * unit / 2), ylim=(-0.01 * top * unit, 1.01 * top * unit))
@@ -233,9 +233,9 @@ def _name_lengths(ax: Axes, config: LlamaConfig, before: LlamaConfig) -> None:
     """The fields behind the sides of the strips; bold, what is not as `before`."""
     former = _lengths_in_words(before)
     for row, (what, words) in enumerate(_lengths_in_words(config).items()):
-        weight = "normal" if words == former[what] else "bold"
+        look = {"fontsize": 11} if words == former[what] else {"fontsize": 10, "fontweight": "bold"}
         ax.text(0.02, 0.95 - 0.24 * row, what, va="top", fontsize=11, color=_INK, transform=ax.transAxes)
-        ax.text(0.2, 0.95 - 0.24 * row, words, va="top", fontsize=11, fontweight=weight, transform=ax.transAxes)
+        ax.text(0.2, 0.95 - 0.24 * row, words, va="top", transform=ax.transAxes, **look)
     ax.axis("off")
 
 

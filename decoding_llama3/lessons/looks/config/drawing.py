@@ -62,7 +62,7 @@ def towers(configs: Mapping[str, LlamaConfig], real: Subject | None = None) -> N
     }
     low, high = (f(models, key=lambda name: share_of_tables(models[name])) for f in (min, max))
     title = (
-        f"All drawn with the same area: tables of tokens hold {share_of_tables(models[high]):.0%} of {high}, "
+        f"Equal areas: tables of tokens hold {share_of_tables(models[high]):.0%} of {high}, "
         f"{share_of_tables(models[low]):.0%} of {low}"
     )
     alt = (
