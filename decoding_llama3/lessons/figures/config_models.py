@@ -17,7 +17,7 @@ def draw_swept_fields(panels: Mapping[str, Mapping[str, tuple[float, Sweep]]], t
     """The rise of the loss by the value of fields that stand in no matrix: a row per model, a column per field.
 
     A small dot per passage, a line through their means. Each field comes with the value that the model was trained
-    with, which is marked. All panels have one scale, logarithmic above the grey band, which ends at a tenth of a nat.
+    with, which is marked. All panels have one scale, logarithmic above the grey band, so above a tenth of a nat.
     """
     fields = next(iter(panels.values()))
     figure, axes = plt.subplots(
