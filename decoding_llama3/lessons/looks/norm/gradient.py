@@ -104,7 +104,8 @@ def first_gradients(
     give_random_weights(model, size, generator)
     for i, layer in enumerate(model.layers):
         if way == WAYS[0] and i:
-            layer.attention, layer.feed_forward = Detached(layer.attention), Detached(layer.feed_forward)
+            for name in ("attention", "feed_forward"):
+                setattr(layer, name, Detached(layer.get_submodule(name)))
         if way == WAYS[2]:
             layer.feed_forward = WithoutProduct(layer.get_submodule("feed_forward"))
     ids = torch.randint(96, (4, 65), generator=generator)
