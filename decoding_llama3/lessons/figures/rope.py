@@ -243,27 +243,20 @@ def draw_clock(hands: Float[Tensor, "positions pairs 2"], names: Sequence[str], 
 
 
 def draw_phase_map(angles: Float[Tensor, "positions pairs"], at: int, title: str) -> Figure:
-    """The angle of every pair, as a colour that comes back after a turn: near the beginning, and everywhere.
-
-    The column of position `at` is framed.
-    """
+    """The angle of every pair as a colour that comes back after a turn; a frame around position `at`."""
     figure, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 3.8), width_ratios=(1, 2), sharey=True)
     turn = 2 * math.pi
-    image = None
+    looks = {"cmap": "twilight_shifted", "vmin": 0, "vmax": turn, "aspect": "auto", "interpolation": "nearest"}
     for ax, part in zip(axes, (angles[: at + 10], angles), strict=True):
-        image = ax.imshow((part.T % turn).numpy(), cmap="hsv", alpha=0.75, vmin=0, vmax=turn, aspect="auto",
-                          interpolation="nearest")  # fmt: skip
-        ax.set(xlabel="position, m", title=f"positions 0 to {len(part) - 1}")
-        ax.title.set(fontsize=12, fontweight="normal")
-    near = axes[0]
-    near.add_patch(
-        Rectangle((at - 0.5, -0.5), 1, angles.shape[1], fill=False, edgecolor="black", linewidth=2.5, zorder=3)
+        ax.imshow((part.T % turn).numpy(), **looks)
+        ax.set_title(f"positions 0 to {len(part) - 1}", fontsize=12, fontweight="normal")
+        ax.set_xlabel("position, m")
+    axes[0].add_patch(
+        Rectangle((at - 0.5, -0.5), 1, angles.shape[1], fill=False, edgecolor="white", linewidth=2.5)
     )
-    near.set_xticks(sorted({0, at, len(angles[: at + 10]) - 1}))
-    near.set_yticks(style.thinned(angles.shape[1], 8))
-    near.set_ylabel("pair, i")
-    assert image is not None
-    bar = figure.colorbar(image, ax=axes, label="angle (radians)")
+    axes[0].set(xticks=sorted({0, at, len(angles[: at + 10]) - 1}), ylabel="pair, i")
+    axes[0].set_yticks(style.thinned(angles.shape[1], 8))
+    bar = figure.colorbar(axes[1].images[0], ax=axes, label="angle (radians)")
     bar.set_ticks([0, math.pi, turn], labels=["0", "π", "2π"])
     style.headline(figure, title)
     return figure

@@ -102,7 +102,7 @@ def draw_one_back(panels: Mapping[str, tuple[Float[Tensor, "pairs distances"], i
         )  # fmt: skip
         _mark_next_peak(below, total, best)
         low, high = below.get_ylim()
-        below.set_ylim(low, high + 0.2 * (high - low))
+        below.set_ylim(low, high + 0.45 * (high - low))
         above.set_title(name, fontsize=12, fontweight="normal")
         above.legend(loc="upper right", ncols=2, handlelength=1)
         low, high = above.get_ylim()

@@ -16,6 +16,8 @@ from decoding_llama3.rope import apply_rope, rope_rotation
 
 BANDS = (20.0, 200.0, 2000.0)  # tokens per turn, where one band of pairs ends and the next begins
 
+SLOWEST = ("stand still", "get the mean query", "are taken out")  # what is done to the slowest pairs
+
 
 def looks_back(text: str, *subjects: Subject | None) -> None:
     """Who looks at whom in `text`, by the query that looks one token back most: turned, and not turned."""
@@ -134,16 +136,9 @@ def bands(text: str, *subjects: Subject | None) -> None:
         "Bars for four bands of pairs, fast to slow: how much the loss rises when the pairs of a band stand still."
     )
     numbers = [f"{name}\n({' | '.join(map(str, n))} pairs)" for name, *n in zip(names, *counts, strict=True)]
-    by_panel = [names] * len(panels)
-    by_panel[0] = numbers
+    by_panel = [numbers, names][: len(panels)]
     show_figure(figures.draw_bands(by_panel, panels, title), alt)
-    header = [
-        f"pairs over {BANDS[-1]:,.0f} tokens per turn",
-        "how many",
-        "stand still",
-        "get the mean query",
-        "are taken out",
-    ]
+    header = [f"pairs over {BANDS[-1]:,.0f} tokens per turn", "how many", *SLOWEST]
     show_table(rows, header, "Rise of the loss in the tale when they ... (nats per token)")
 
 
