@@ -171,7 +171,7 @@ def test_what_is_handed_over_has_bars_for_each_block_and_marks_the_one_that_is_n
         marked = [to_hex(bar.get_facecolor()) == style.MARKED.lower() for bar in ax.containers[0]]
         assert [i for i, found in enumerate(marked) if found] == [extreme]
         assert texts(ax) == text
-    titles = ["without (dashed: none, 0.900)", "others", "handed"]
+    titles = ["without (dashed: with all, 0.900)", "others", "handed"]
     assert [ax.get_title("left") for ax in figure.axes] == titles
     assert [ax.get_ylabel() for ax in figure.axes] == list(units)
     assert lines(figure.axes[0]) == [[0.9, 0.9]]
@@ -383,7 +383,7 @@ def test_block_3_of_tiny_says_time_and_head_1_alone_nearly_suffices(shown, tiny)
         "Without the attention of tiny's block 3, 0.01 of ' time' is left; block 3's, handed over, gives it 0.95"
     )
     assert handed.axes[0].get_title("left") == (
-        "1. ' time' after the first ' a', the attention of this block silenced (dashed: none, 0.995)"
+        "1. ' time' after the first ' a', the attention of this block silenced (dashed: with all, 0.995)"
     )
     assert texts(handed.axes[0]) == ["block 3: 0.009"]
     left, right = single.axes

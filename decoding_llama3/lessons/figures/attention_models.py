@@ -34,7 +34,7 @@ def draw_handed_over(
         ax.set_xticks(style.thinned(len(values), 10))
         told = f"block {extreme}: {values[extreme]:{'+.2f' if ax is axes[1] else '.3f'}}"
         ax.text(0.99, 0.97, told, transform=ax.transAxes, ha="right", va="top", color=style.MARKED)
-        whole_told = f" (dashed: none, {whole:.3f})" if ax is axes[0] else ""
+        whole_told = f" (dashed: with all, {whole:.3f})" if ax is axes[0] else ""
         ax.set_title(f"{name}{whole_told}", fontsize=12, fontweight="normal")
         ax.set_ylabel(unit)
     for ax in (axes[0], axes[2]):
