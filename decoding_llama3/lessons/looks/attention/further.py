@@ -56,21 +56,19 @@ def copying_heads(*subjects: Subject | None) -> None:
 
 
 def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
-    """Loss on words said again without the copying heads, without those on the token before, and with controls:
-    each block's attention as a whole, and as many heads drawn by chance, with and without the dearest block of all
-    others.
+    """Loss on words said again without the copying heads, without those on the token before, without each block,
+    and without as many others, drawn by chance from all blocks and from all but the dearest.
     """
     model, ids = subject.model, subject.ids(text)
     tokens, periods = repeats_for(subject)
     scores = heads.head_scores(model, tokens, periods)
-    named = {
-        "heads that copy": heads_above(scores["induction"]),
-        "heads on the token before": heads_above(scores["previous"]),
-    }
+    kinds = {"heads that copy": "induction", "heads on the token before": "previous"}
+    named = {name: heads_above(scores[kind]) for name, kind in kinds.items()}
     even = evenness(attention_maps(subject, text))
     whole, tale = heads.repeat_losses(model, tokens, periods)[1], probe.loss_of(model, ids)
 
-    every = itertools.product(range(model.config.n_layers), range(model.config.n_heads))
+    blocks, n_heads = range(model.config.n_layers), model.config.n_heads
+    every = itertools.product(blocks, range(n_heads))
     others = sorted(set(every) - {pair for silent in named.values() for pair in silent})
 
     def rise_without(silent: Heads) -> float:
@@ -82,9 +80,7 @@ def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
             on_the_tale = probe.loss_of(model, ids) - tale
         return rise_without(silent), on_the_tale
 
-    n_heads = model.config.n_heads
-    blocks = [[(block, head) for head in range(n_heads)] for block in range(model.config.n_layers)]
-    by_block = [rises_without(silent) for silent in blocks]
+    by_block = [rises_without([(block, head) for head in range(n_heads)]) for block in blocks]
     dearest = max({block for block, _ in others}, key=lambda block: by_block[block][0], default=0)
     elsewhere = [pair for pair in others if pair[0] != dearest]
     rows = []
@@ -153,12 +149,9 @@ def circuit_forming() -> dict[str, float]:
         for kind, seen in last.items()
     ]
     header = [
-        "after training, lowest to highest of 5 seeds",
-        "repeats, predicted",
-        "repeats after 9 letters",
-        "weight on the letter before",
-        "weight on what came next",
-    ]
+        "after training, lowest to highest of 5 seeds", "repeats, predicted", "repeats after 9 letters",
+        "weight on the letter before", "weight on what came next",
+    ]  # fmt: skip
     caption = (
         "weights: of the best head, in rows that begin again after 5 to 14 letters, whatever it was trained on"
     )
