@@ -16,7 +16,6 @@ from decoding_llama3.lessons.show import ordinary_ids, show_figure, show_table
 from decoding_llama3.lessons.subject import Subject, present
 from decoding_llama3.transformer import Transformer
 
-
 CONTROLS = ("drawn by chance", "that write as much")
 
 
