@@ -173,7 +173,7 @@ def test_a_table_has_four_bars_for_each_block():
     assert texts(left) == ["+4.0", "+3.0", "+6.0", "+0.25"]  # of the first block
     assert [[label.get_text() for label in ax.get_xticklabels()] for ax in (left, right)] == [["0"], ["3"]]
     assert left.get_title("left") == "tiny, block 0"
-    assert right.get_title("left") == "tiny, later (scale differs)"
+    assert right.get_title("left") == "tiny, later blocks"
     assert to_hex(left.containers[-1][0].get_facecolor()) == style.FEED_FORWARD.lower()
 
 
@@ -464,10 +464,7 @@ def test_the_strongest_few_are_kept(shown, subject):
     (strongest,), (common,) = (
         drawn_as(figure.axes[0], kind) for kind in ("the strongest of each token", "the same for all tokens")
     )
-    said = [
-        f"rises by {a:+.2f} nats if each token keeps its strongest, by {b:+.1f} if all share"
-        for a, b in zip(strongest, common, strict=True)
-    ]
+    said = [f"% of random's {a:+.2f} or {b:+.1f}" for a, b in zip(strongest, common, strict=True)]
     assert any(part in title for part in said)
     ids, broken = subject.ids(TEXT), randomize(dl.Transformer(subject.model.config))
     for layer in broken.layers:
@@ -542,7 +539,7 @@ def test_silencing_the_pusher_is_what_it_would_be_in_the_model(shown, subject):
     loudest = np.argsort(-said)[: math.ceil(len(said) / 5)]
     others = np.array(lines(figure.axes[0])[:3])[:, loudest]
     own = np.abs(np.array(change)[loudest]).mean()
-    assert f"{own:.2f} nats in random (other features: {np.abs(others).mean():.2f})" in title
+    assert f"{own:.2f} nats in random (others {np.abs(others).mean():.2f})" in title
 
 
 def test_controls_of_silencing_write_as_much():

@@ -200,9 +200,8 @@ def strongest_few(text: str, *subjects: Subject | None, draws: int = 2) -> None:
         panels[subject.name] = shares, rises
         (strongest,), (common,) = rises["the strongest of each token"], rises["the same for all tokens"]
         at = next((i for i, rise in enumerate(strongest) if rise < 0.05), len(shares) - 1)
-        rise = f"by {strongest[at]:+.2f} nats if each token keeps its strongest, by {common[at]:+.1f} if all share"
-        found.append(f"with {shares[at]:.0%} of {subject.name}'s features the loss rises {rise}")
-    title = "W" + "; ".join(found)[1:]
+        found.append(f"{shares[at]:.0%} of {subject.name}'s {strongest[at]:+.2f} or {common[at]:+.1f}")
+    title = f"Loss if each token keeps its own strongest features, or all the same: {', '.join(found)}"
     alt = "The rise of the loss by the share of hidden features kept, in three ways to choose them."
     show_figure(figures.draw_few(panels, title), alt)
 

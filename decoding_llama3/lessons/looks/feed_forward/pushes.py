@@ -51,8 +51,8 @@ def sinking(text: str, words: str, *subjects: Subject | None, draws: int = 5) ->
             control,
         )
         own, others = (values[..., loudest].abs().mean() for values in (change, control))
-        found.append(f"{own:.2f} nats in {subject.name} (other features: {others:.2f})")
-    title = f"Where the feature is loud, silencing it changes the log p of its words by {', '.join(found)}"
+        found.append(f"{own:.2f} nats in {subject.name} (others {others:.2f})")
+    title = f"Where the feature is loud, silencing it moves its words by {', '.join(found)}"
     alt = "A dot per token: the feature there, with its sign, and how the log p of its words changes without it."
     show_figure(figures.draw_sinking(panels, title), alt)
 
