@@ -167,7 +167,7 @@ def test_a_journey_draws_the_same_rows_three_times():
     assert np.allclose(widths(lost), [0, 0.8, 0.1])
     dots = [line.get_xdata().tolist() for line in lost.lines if line.get_marker() == "o"]
     assert np.allclose(dots, [[0.7, 0.6], [0.2, -0.1]])
-    assert "log odds lost without the part, of\n' time'" in lost.get_xlabel()
+    assert "log odds lost without it, of\n' time'" in lost.get_xlabel()
     assert (JOURNEY.loudest, JOURNEY.missed) == (2, [1, 2])
     assert texts(adds) == ["-1.0", "+7.0"]
     assert texts(lost) == ["+0.8", "+0.1"]
@@ -543,7 +543,7 @@ def test_what_the_files_hold_is_what_the_titles_say(shown, capsys):
     rows = look.heads_learned()
     jump = max(after["induction"] - before["induction"] for before, after in itertools.pairwise(rows))
     assert np.isclose(np.diff(shown[2].axes[0].lines[1].get_ydata()).max(), jump)
-    assert "Fed 50% repeated random words from step 1,300 on" in one_line(shown[2])
+    assert "From step 1,300 to 1,400, on 50% repeated random words" in one_line(shown[2])
     (band,) = shown[2].axes[0].patches
     assert (band.get_x(), band.get_width()) == (1300, 200)
 

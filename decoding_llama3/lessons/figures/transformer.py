@@ -138,7 +138,7 @@ def draw_walk(
         words, middle, (10, 0), textcoords="offset points", color=colours[longest], va="center", fontsize=11
     )
     start = (path[0, 0].item(), path[0, 1].item())
-    ax.annotate("embedding", start, (-8, -4), textcoords="offset points", color="#5F5F5F", ha="right", va="top")
+    ax.annotate("embedding", start, (6, 6), textcoords="offset points", color="#5F5F5F", va="bottom")
     ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
     ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
     low, high = path.min(dim=0).values, path.max(dim=0).values
@@ -151,7 +151,7 @@ def draw_walk(
     right.barh(range(len(worth)), worth.tolist(), color=[style.RESIDUAL, *colours], height=0.75)
     right.set_yticks(range(len(worth)), ["embedding", *parts] if len(parts) < 20 else [""] * len(worth))
     right.invert_yaxis()
-    right.set_xlabel(drawable(f"logit of {word!r} read off\nafter each part, above the mean"))
+    right.set_xlabel(drawable(f"logit of {word!r} read off\nafter each part, above the mean"), fontsize=11)
     if note:
         figure.supxlabel(note, fontsize=11)
     style.headline(figure, title)

@@ -103,7 +103,7 @@ def _name_views(axes: Sequence[Axes], word: str) -> None:
     units = (
         "probability, read off there, of",
         "share of the final logit of",
-        "log odds lost without the part, of",
+        "log odds lost without it, of",
     )
     for ax, name, unit in zip(axes, names, units, strict=True):
         ax.set_title(name, fontsize=12, fontweight="normal")

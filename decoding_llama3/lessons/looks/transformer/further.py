@@ -82,9 +82,9 @@ def heads_learned() -> list[dict[str, float]]:
     most = max(range(len(fed) - 1), key=lambda i: fed[i]["share"])
     span, share = (fed[most]["from_step"], fed[most + 1]["from_step"]), fed[most]["share"]
     title = (
-        f"Fed {share:.0%} repeated random words from step {span[0]:,} on, the best induction head goes from "
-        f"{before['induction']:.2f} to {after['induction']:.2f} by step {after['step']:,.0f}, the best "
-        f"previous-token head from {before['previous']:.2f} to {after['previous']:.2f}"
+        f"From step {before['step']:,.0f} to {after['step']:,.0f}, on {share:.0%} repeated random words, the best "
+        f"heads go from {before['previous']:.2f} to {after['previous']:.2f} and from {before['induction']:.2f} to "
+        f"{after['induction']:.2f}"
     )
     alt = "Two lines over training steps: how well the best previous-token and the best induction head work."
     show_figure(figures.draw_heads_learned(rows, span, f"{share:.0%} repeated\nrandom words", title), alt)
