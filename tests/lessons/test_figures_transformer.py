@@ -276,7 +276,7 @@ def shown(monkeypatch):
 def tables(monkeypatch):
     kept = []
     for module in (credit, models, further_looks):
-        monkeypatch.setattr(module, "show_table", lambda rows, header, caption="": kept.append((rows, header)))
+        monkeypatch.setattr(module, "show_table", lambda rows, header, *_, **__: kept.append((rows, header)))
     return kept
 
 
@@ -406,7 +406,7 @@ def test_log_odds_show_what_a_probability_close_to_one_hides():
     assert credit.log_odds(p.log()).isfinite().all()
 
 
-def test_the_title_of_a_journey_names_what_is_drawn(shown, subject):
+def test_the_title_of_a_journey_names_what_is_drawn(shown, subject, capsys):
     look.journey("Once upon a", subject, dataclasses.replace(subject, name="other"))
     title, (lens, adds, lost) = one_line(shown[0]), shown[0].axes
     names = labels(shown[0].axes[0])
@@ -415,6 +415,8 @@ def test_the_title_of_a_journey_names_what_is_drawn(shown, subject):
     assert re.search(rf"; {names[missed]} and \S+ \d+ are missed most", title)
     assert credit.chance((torch.tensor(widths(lens)[-1]).logit() - max(widths(lost))).sigmoid()) in title
     assert one_line(shown[1]).startswith("other, ")
+    without = torch.tensor(widths(lens)[-1]).logit() - max(widths(lost))
+    assert f"{without:+.1f} without {names[missed]}" in capsys.readouterr().out
 
 
 def test_what_is_told_is_told_again_with_each_part_before_silenced_or_misled(tables, subject):
@@ -543,7 +545,7 @@ def test_what_the_files_hold_is_what_the_titles_say(shown, capsys):
     rows = look.heads_learned()
     jump = max(after["induction"] - before["induction"] for before, after in itertools.pairwise(rows))
     assert np.isclose(np.diff(shown[2].axes[0].lines[1].get_ydata()).max(), jump)
-    assert "From step 1,300 to 1,400, on 50% repeated random words" in one_line(shown[2])
+    assert "Steps 1,300 to 1,400, with 50% repeated random words:" in one_line(shown[2])
     (band,) = shown[2].axes[0].patches
     assert (band.get_x(), band.get_width()) == (1300, 200)
 

@@ -38,6 +38,9 @@ def journey(text: str, *subjects: Subject | None) -> list[figures.Journey]:
             "stream, what each part adds, and what it costs to be without it."
         )
         show_figure(figures.draw_journey(found, title), alt)
+        odds, named = log_odds(base.log()).item(), [found.loudest, *found.missed]
+        without = (f"{odds - found.lost[i]:+.1f} without {found.parts[i]}" for i in dict.fromkeys(named) if i)
+        print(f"{subject.name}: log odds of {found.word!r} {odds:+.1f}; {', '.join(without)}")
         made.append(found)
     return made
 
@@ -246,7 +249,7 @@ def every_place(subject: Subject, text: str) -> list[tuple[str, str, str, str, s
         "missed most (log odds)",
         "the attention missed most (log odds)",
     ]
-    show_table(rows, header)
+    show_table(rows, header, folded="The table, a row for each token")
     adds, missed = (Counter(row[i] for row in found).most_common() for i in (2, 3))
     print("adds most:", ", ".join(f"{part} at {n} of {len(found)} places" for part, n in adds), end="; ")
     print("missed most:", ", ".join(f"{part} at {n}" for part, n in missed))

@@ -82,7 +82,7 @@ def heads_learned() -> list[dict[str, float]]:
     most = max(range(len(fed) - 1), key=lambda i: fed[i]["share"])
     span, share = (fed[most]["from_step"], fed[most + 1]["from_step"]), fed[most]["share"]
     title = (
-        f"From step {before['step']:,.0f} to {after['step']:,.0f}, on {share:.0%} repeated random words, the best "
+        f"Steps {before['step']:,.0f} to {after['step']:,.0f}, with {share:.0%} repeated random words: the best "
         f"heads go from {before['previous']:.2f} to {after['previous']:.2f} and from {before['induction']:.2f} to "
         f"{after['induction']:.2f}"
     )
