@@ -125,6 +125,20 @@ def draw_walk(
     """
     figure, (ax, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.6), width_ratios=(3, 2))
     colours = [WRITERS[part.rpartition(" ")[0]] for part in parts]
+    _draw_path(ax, path, parts, colours)
+    ax.set(xlabel=drawable(f"in the direction of {word!r}"), ylabel="aside: where it moves most")
+    right.barh(range(len(worth)), worth.tolist(), color=[style.RESIDUAL, *colours], height=0.75)
+    right.set_yticks(range(len(worth)), ["embedding", *parts] if len(parts) < 20 else [""] * len(worth))
+    right.invert_yaxis()
+    right.set_xlabel(drawable(f"logit of {word!r} read off\nafter each part, above the mean"), fontsize=11)
+    if note:
+        figure.supxlabel(note, fontsize=11)
+    style.headline(figure, title)
+    return figure
+
+
+def _draw_path(ax: Axes, path: Float[Tensor, "places 2"], parts: Sequence[str], colours: Sequence[str]) -> None:
+    """The lines of a walk, to one scale, with an arrowhead and numbers for the longest."""
     longest = int(path.diff(dim=0).norm(dim=-1).argmax())
     for i, colour in enumerate(colours):
         ax.plot(*path[i : i + 2].T, color=colour, linewidth=2.4)
@@ -147,15 +161,6 @@ def draw_walk(
     ax.set_xlim(middle[0] - 0.6 * reach, middle[0] + 0.85 * reach)
     ax.set_ylim(middle[1] - 0.55 * reach, middle[1] + 0.55 * reach)
     ax.set_aspect("equal")
-    ax.set(xlabel=drawable(f"in the direction of {word!r}"), ylabel="aside: where it moves most")
-    right.barh(range(len(worth)), worth.tolist(), color=[style.RESIDUAL, *colours], height=0.75)
-    right.set_yticks(range(len(worth)), ["embedding", *parts] if len(parts) < 20 else [""] * len(worth))
-    right.invert_yaxis()
-    right.set_xlabel(drawable(f"logit of {word!r} read off\nafter each part, above the mean"), fontsize=11)
-    if note:
-        figure.supxlabel(note, fontsize=11)
-    style.headline(figure, title)
-    return figure
 
 
 def draw_logits(

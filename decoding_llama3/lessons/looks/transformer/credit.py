@@ -233,14 +233,8 @@ def every_place(subject: Subject, text: str) -> list[tuple[str, str, str, str, s
         attention = max((part for part in parts if "attention" in part), key=cost.__getitem__)
         (word,) = token_strings(torch.tensor([token]), subject.tokenizer)
         found.append((words[n - 1], word, *map(_in_words, (loudest, missed, attention))))
-        named = (
-            f"{_in_words(part)}: {value:+.1f}"
-            for part, value in (
-                (loudest, added[loudest].item()),
-                (missed, cost[missed]),
-                (attention, cost[attention]),
-            )
-        )
+        values = ((loudest, added[loudest].item()), (missed, cost[missed]), (attention, cost[attention]))
+        named = (f"{_in_words(part)}: {value:+.1f}" for part, value in values)
         rows.append([repr(words[n - 1]), f"{word!r} ({chance(p[token].exp())})", *named])
     header = [
         "after",
