@@ -215,8 +215,11 @@ def show_source(*objects: Callable) -> None:
         display(Markdown(f"`{module}.py`\n```python\n{inspect.getsource(thing).rstrip()}\n```"))
 
 
-def show_table(rows: Iterable[Sequence], header: Sequence[str], caption: str = "") -> None:
-    """Display rows as a table: numbers are grouped in thousands and stand right, words stand left."""
+def show_table(rows: Iterable[Sequence], header: Sequence[str], caption: str = "", folded: str = "") -> None:
+    """Display rows as a table: numbers are grouped in thousands and stand right, words stand left.
+
+    A page folds it away under the words of `folded`.
+    """
     cells = [[f"{cell:,}" if isinstance(cell, int) else str(cell) for cell in row] for row in rows]
     columns = list(zip(*cells, strict=True)) or [()] * len(header)
     left = [not all(map(_is_number, column)) for column in columns]
@@ -226,6 +229,8 @@ def show_table(rows: Iterable[Sequence], header: Sequence[str], caption: str = "
     body = "".join(f"<tr>{_in_tags('td', left, row)}</tr>" for row in cells)
     title = f"<caption>{html.escape(caption)}</caption>" if caption else ""
     markup = f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    if folded:
+        markup = f"<details><summary>{html.escape(folded)}</summary>{markup}</details>"
     display({"text/html": markup, "text/plain": plain}, raw=True)
 
 

@@ -120,8 +120,19 @@ def test_titles_say_what_is_drawn(shown):
     low, *others = times.values()
     assert f"{min(others):.0f} to {max(others):.0f} times past the optimum, or {low:.0f} by" in titles[2]
     assert floor < reached
-    gained = look.law_of_loss(8.03e9, 160e9) - reached
-    assert f"94 times the text brings {gained:.2f} nats; the last 30-fold" in titles[3]
+    best = look.optimal_tokens(8.03e9, look.A, look.B, look.ALPHA, look.BETA)
+    gained = look.law_of_loss(8.03e9, best) - reached
+    assert f"91 times the text brings {gained:.2f} nats; the last 30-fold" in titles[3]
+    assert f"the law's optimum, {best / 1e9:.0f} · 10⁹" in texts(shown[3][1].axes[0])
+
+
+def test_the_8b_is_measured_as_the_notebook_says(shown):
+    n = dl.LlamaConfig.from_preset("llama3-8b").n_params
+    assert np.allclose(list(look.optima(n).values()), [27.1, 43.0, 75.0, 91.2, 93.4], atol=0.3)
+    way = look.steps_to_the_8b()
+    assert (-way["shared keys"], way["wider feed-forward"]) == (805_306_368, 1_308_622_848)
+    half = 196 * math.sqrt(2 * 0.786 * 0.214 / 1172)
+    assert math.isclose(look.points_by_chance("ARC-C"), half)
 
 
 def test_the_optimum_has_the_least_loss_of_its_budget():
@@ -155,8 +166,8 @@ def test_answers_are_measured_after_the_question(shown):
     (before, _), (after, _), (other_before, _), (other_after, _) = dots(drawn.axes[0])
     margin = after - before - (other_after - other_before)
     assert math.isclose(trained, math.log1p(math.exp(-0.1 * margin)), rel_tol=1e-6)
-    assert f"{trained:.3f} after {margin:+.1f} nats of change" in title
-    assert f"Answers {before - other_before:.0f} nats apart: loss {unchanged:.3f}" in title
+    assert f"m = {margin:.1f}, and the loss goes from {unchanged:.3f} to {trained:.3f}" in title
+    assert title.startswith(f"Preferred {after - before:+.1f}, other {other_after - other_before:+.1f}")
 
 
 def test_the_board_gives_the_chance_to_win():

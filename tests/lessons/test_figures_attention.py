@@ -162,21 +162,18 @@ def test_head_outputs_have_a_bar_for_each_head_and_one_for_their_sum():
 
 
 def test_what_is_handed_over_has_bars_for_each_block_and_marks_the_one_that_is_named():
-    panel = 0.9, torch.tensor([[0.8, 0.1, 0.7], [2.0, 0.5, -0.25], [0.0, 0.2, 0.6]])
-    parts, units = ("without", "others", "handed"), ("p", "nats", "p")
-    figure = attention_models.draw_handed_over({"tiny": panel, "other": panel}, parts, units, "title")
+    rows = torch.tensor([[0.8, 0.1, 0.7], [2.0, 0.5, -0.25], [0.0, 0.2, 0.6]])
+    parts, units = ("without", "others", "handed"), ("p", "nats", "q")
+    figure = attention_models.draw_handed_over(0.9, rows, parts, units, "title")
     told = ["block 1: 0.100"], ["block 1: +0.50"], ["block 2: 0.600"]
-    for ax, values, extreme, text in zip(figure.axes[::2], panel[1], (1, 1, 2), told, strict=True):
+    for ax, values, extreme, text in zip(figure.axes, rows, (1, 1, 2), told, strict=True):
         assert np.allclose(heights(ax), values)
         marked = [to_hex(bar.get_facecolor()) == style.MARKED.lower() for bar in ax.containers[0]]
         assert [i for i, found in enumerate(marked) if found] == [extreme]
         assert texts(ax) == text
-    assert [ax.get_title("left") for ax in figure.axes[::2]] == [
-        "tiny: without (dashed: 0.900)",
-        "tiny: others",
-        "tiny: handed",
-    ]
-    assert [ax.get_ylabel() for ax in figure.axes[::2]] == list(units)
+    titles = ["without (dashed: with all, 0.900)", "others", "handed"]
+    assert [ax.get_title("left") for ax in figure.axes] == titles
+    assert [ax.get_ylabel() for ax in figure.axes] == list(units)
     assert lines(figure.axes[0]) == [[0.9, 0.9]]
 
 
@@ -312,18 +309,18 @@ def test_titles_of_the_steps_say_the_numbers_that_are_drawn(shown):
         "4 of 4 tokens attend most to themselves; by query and key 0 do, and 3 attend most to the token before"
     )
     assert scores == "To ' upon' the key of 'Once' scores highest of those so far, 7"
-    assert mixed == "'Once' gives 'Once' 75% of its weight, and takes so much of its value"
+    assert mixed == "'Once' gives 'Once' 75% of its weight, and takes that share of its value"
     raw, scaled = (line[6] for line in lines(shown[3].axes[0])[:2])  # at 128 features
     assert saturated.endswith(f"uses {raw:.1f} of 128 keys; with its scores scaled, {scaled:.0f}")
     assert looked_up == "The query finds 'upon' and takes 67% of its value"
 
 
-def test_without_a_mask_dice_are_predicted(shown):
+def test_without_a_mask_dice_are_predicted(shown, capsys):
     last = look.dice(steps=60)
     assert last["without it"] < last["with the mask"]
     assert f"{last['without it']:.2f} nats per throw" in in_one_line(*shown)
     assert last["at the last place"] > math.log(6) - 0.1
-    assert in_one_line(*shown).endswith(f"but {last['at the last place']:.2f} at the last place")
+    assert f"{last['at the last place']:.2f} nats" in capsys.readouterr().out
 
 
 def test_what_the_heads_write_adds_up_to_what_attention_gives(shown, tiny):
@@ -336,7 +333,8 @@ def test_what_the_heads_write_adds_up_to_what_attention_gives(shown, tiny):
         look.head_outputs(attention, mixed, weights, tiny.words(text), 3)
     *heads_of, whole = heights(shown[0].axes[0])
     assert whole == pytest.approx(record.outputs["layers.3.attention.wo"][0, 3].norm().item(), rel=1e-4)
-    assert f"head {int(np.argmax(heads_of))} writes the longest vector, {max(heads_of):.1f}" in in_one_line(*shown)
+    told = f"the 8 heads are {sum(heads_of):.1f} long in all, and {whole:.1f} when added"
+    assert told in in_one_line(*shown)
     assert names(shown[0].axes[0].get_xticklabels())[1] == "head 1\n␣upon"
 
 
@@ -378,13 +376,15 @@ def test_exchanged_attention_is_what_silencing_and_patching_one_by_one_give(subj
 
 def test_block_3_of_tiny_says_time_and_head_1_alone_nearly_suffices(shown, tiny):
     with torch.no_grad():
-        look.handed_over("Once upon a time there was a king who had a golden bird", tiny, None)
+        look.handed_over("Once upon a time there was a king who had a golden bird", tiny)
         look.block_heads(tiny, "Once upon a", 3)
     handed, single = shown
     assert in_one_line(handed) == (
-        "Attention handed from the first ' a' to the second: that of tiny's block 3 gives ' time' 0.95 there"
+        "Without the attention of tiny's block 3, 0.01 of ' time' is left; block 3's, handed over, gives it 0.95"
     )
-    assert handed.axes[0].get_title("left") == "tiny: without the block (dashed: 0.995)"
+    assert handed.axes[0].get_title("left") == (
+        "1. ' time' after the first ' a', the attention of this block silenced (dashed: with all, 0.995)"
+    )
     assert texts(handed.axes[0]) == ["block 3: 0.009"]
     left, right = single.axes
     assert f"keeps at least {min(heights(left)):.2f}" in in_one_line(single)
@@ -435,12 +435,27 @@ def test_a_token_is_hidden_or_muted_from_a_block_on(subject, start):
         assert torch.allclose(sizes[1], sinks.lengths_by_block(from_block(hide, 0), ids)[0], atol=1e-4)
 
 
-def test_the_likeness_of_a_value_is_the_least_mean_cosine(subject):
+def test_the_length_of_a_value_is_in_multiples_of_the_median(subject):
     ids = subject.ids("Once upon a time there was a king")
     with torch.no_grad():
-        own = int(ids[0, 2])
-        assert sinks.value_cosines(subject.model, ids, 2, [own], 0) == pytest.approx(1, abs=1e-5)
-        assert sinks.value_cosines(subject.model, ids, 2, [own, 300], 0) < 0.99
+        found = sinks.value_lengths(subject.model, ids, 1)
+        with probe.recording(subject.model, ["layers.1.attention.wv"]) as record:
+            subject.model(ids)
+        sizes = record.outputs["layers.1.attention.wv"][0].norm(dim=-1)
+    assert torch.allclose(found, sizes / sizes.median())
+    assert found.median() == 1
+
+
+def test_blocks_that_matter_are_those_without_which_the_word_is_least_likely(tables, tiny):
+    text = "Once upon a time there was a king who had a golden bird"
+    with torch.no_grad():
+        look.blocks_that_matter(text, tiny, most=2)
+        _, exchanged, _ = models.attention_exchanged(tiny, text, places=[3, 7])
+    (rows,) = tables
+    order = exchanged[0].argsort()[:2].tolist()
+    assert [row[0] for row in rows] == [f"{block}" for block in order]
+    assert order[0] == 3
+    assert rows[0][1:] == [f"{exchanged[0, 3]:.3f}", f"{exchanged[1, 3]:+.2f}", f"{exchanged[2, 3]:.3f}"]
 
 
 def test_kinds_of_heads_are_mean_weights():
@@ -457,14 +472,15 @@ def test_every_look_copes_with_one_and_with_two_models(shown, tables, subject):
     text = "A miller had three sons and one donkey. When he was old he called them and said, who finds the bird"
     with torch.no_grad():
         for subjects in ((subject, None), (subject, other)):
-            look.handed_over(text, *subjects)
+            look.handed_over(text, subjects[1] or subject)
+            look.blocks_that_matter(text, subjects[1] or subject)
             look.head_kinds(text, *subjects)
             look.first_token(text, *subjects)
             look.step_times(*subjects)
             look.copying_heads(*subjects)
     assert len(shown) == 8
-    assert [len(rows) for rows in tables] == [3, 1, 3, 3, 2]
-    assert {len(row) for rows in (tables[0], tables[2], tables[3]) for row in rows} == {8}
+    assert [len(rows) for rows in tables] == [2, 3, 1, 2, 3, 3, 2]
+    assert {len(row) for rows in (tables[1], tables[4], tables[5]) for row in rows} == {6}
     assert all("other" in in_one_line(figure) for figure in shown[4:])
 
 
@@ -478,7 +494,7 @@ def test_sharing_says_bytes_and_users(tiny):
 
 def test_the_roofline_says_how_much_of_the_card_is_used(shown):
     look.cache_roofline({"small": 1, "large": 8})
-    assert in_one_line(*shown).startswith(f"Attention over its cache can use {8 * 3.35e12 / 989e12:.1%}")
+    assert in_one_line(*shown).startswith(f"Waiting for its cache, attention uses {8 * 3.35e12 / 989e12:.1%}")
 
 
 def test_silenced_copying_heads_are_those_above_the_threshold_or_the_best():
@@ -502,7 +518,10 @@ def test_copying_is_silenced_with_controls(tables, subject):
     (rows,) = tables
     blocks = model.config.n_layers
     assert [row[0] for row in rows[-blocks:]] == [f"block {block}, all heads" for block in range(blocks)]
-    assert sum("others, 2 draws" in row[0] for row in rows) == 2
+    controls = [row[0] for row in rows[:-blocks] if "others" in row[0]]
+    assert len(controls) == 4
+    assert all("none of block" in name for name in controls[1::2])
+    assert not any("none of block" in name for name in controls[::2])
     assert rows[-blocks + 1][1] == f"{rise:+.2f}"
 
 
@@ -544,7 +563,8 @@ def test_each_silenced_head_is_compared_with_its_neighbours(shown, subject, caps
 
 def test_the_circuits_curves_are_those_that_were_kept(shown, tables):
     means = look.circuit_forming()
-    assert f"within 60 steps, at the end {means['two blocks']:.0%}; with one" in in_one_line(*shown)
+    told = f"copy {means['two blocks']:.0%}, from 30 to 90 % within 60 steps; one block ends at"
+    assert told in in_one_line(*shown)
     two = [line for line in lines(shown[0].axes[0]) if line[-1] > 90]
     assert len(two) == 5
     assert [row[0] for row in tables[0]] == ["two blocks", "one block", "one block, always 12"]

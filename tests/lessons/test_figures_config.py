@@ -145,8 +145,30 @@ def test_towers_stand_side_by_side_with_their_words():
     figure = config_scale.draw_towers({"one": (c, "1 million"), "two": (c, "2 million")}, "title")
     assert [ax.get_title() for ax in figure.axes] == ["one\n1 million", "two\n2 million"]
     assert strips(figure.axes[0])["embedding"] == (c.vocab_size, c.dim)
-    said = [text.get_text() for text in figure.axes[0].findobj(plt.Text)]
-    assert config_scale.in_words(config_scale.round_area(c.n_params)) in said
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(config_scale.STRIP_COLOURS)
+
+
+def test_towers_have_one_area():
+    models = {name: (dl.LlamaConfig.from_preset(name), "") for name in ("tiny", "llama3-70b")}
+    figure = config_scale.draw_towers(models, "title")
+    figure.canvas.draw()
+    inches = [
+        ax.get_window_extent().height / (ax.get_ylim()[1] - ax.get_ylim()[0]) * config.n_params**0.5
+        for ax, (config, _) in zip(figure.axes, models.values(), strict=True)
+    ]
+    assert np.isclose(*inches, rtol=0.01)
+    for ax, (config, _) in zip(figure.axes, models.values(), strict=True):
+        assert ax.get_xlim()[1] >= config.vocab_size / 2
+        assert ax.get_ylim()[1] >= config.dim * (config.n_layers + 2)
+
+
+def test_only_the_changed_length_is_bold():
+    c = dl.LlamaConfig.from_preset("llama3-8b")
+    changed = config_scale.draw_to_scale(dataclasses.replace(c, n_kv_heads=32), "title", before=c).axes[2]
+    bold = [text.get_text() for text in changed.texts if text.get_fontweight() == "bold"]
+    assert bold == ["n_kv_heads x head_dim = 32 x 128 = 4,096"]
+    plain = config_scale.draw_to_scale(c, "title").axes[2]
+    assert {text.get_fontweight() for text in plain.texts} == {"normal"}
 
 
 def test_matrices_say_their_sides_and_counts():
@@ -236,6 +258,13 @@ def test_swept_fields_show_the_rise_over_the_trained_value():
     assert lines(heads)[:3] == [[0, 0], [0.5, 0], [-0.5, 0]]
     assert eps.get_ylim() == heads.get_ylim()
     assert heads.get_title("left") == "n_heads, trained: 4"
+    assert (texts(eps), texts(heads)) == (["+2.5"], [])
+
+
+def test_the_orders_of_two_models_have_one_scale():
+    panels = {name: (["bytes"], [share], [loss]) for name, share, loss in (("a", 0.5, 1.0), ("b", 0.2, 4.0))}
+    first, _, second, _ = config_models.draw_learned_order(panels, "title").axes
+    assert first.get_xlim() == second.get_xlim() == (0, 0.6)
 
 
 def test_the_order_of_learning_has_shares_and_losses():
@@ -266,17 +295,19 @@ def test_memory_is_stacked_in_order():
     assert widths(formats) == [4, 1]
     assert heights(stack) == [[1, 1], [2, 4]]
     assert [bar.get_y() for bar in stack.containers[1]] == [1, 1]
-    assert {"a card of 24 GB", "never written down:\nscores, 1,234 GB"} <= set(texts(stack))
+    assert {"a card of 24 GB", "if ever written down:\nscores, 1,234 GB"} <= set(texts(stack))
 
 
 def test_equal_work_names_each_shape_and_draws_what_was_read():
     groups = {"depth": {"3 x 8": 1.5, "6 x 4": 1.6}, "size": {"9 x 9": 1.9}}
-    read = {"narrow": {2e6: 1.8, 4e6: 1.5}, "broad": {1e6: 2.0}}
+    read = {"narrow": {2e6: (1.8, "0.5x"), 4e6: (1.5, "1x")}, "broad": {1e6: (2.0, "4x")}}
     dots, by_tokens = config_models.draw_equal_work(groups, 1.7, read, "title").axes
     assert [np.unique(line.get_xdata()).tolist() for line in dots.lines] == [[1.7], [1.5], [1.6], [1.9]]
     assert [label.get_text() for label in dots.get_yticklabels()] == ["3 x 8", "6 x 4", "9 x 9"]
     assert {"depth", "size", "  1.500"} <= set(texts(dots))
     assert lines(by_tokens) == [[1.8, 1.5], [2.0]]
+    assert texts(by_tokens) == ["0.5x", "1x", "4x"]
+    assert dots.get_xlabel().endswith("(lower is better)")
     assert [line.get_xdata().tolist() for line in by_tokens.lines] == [[2, 4], [1]]
     assert [text.get_text() for text in by_tokens.get_legend().get_texts()] == ["narrow", "broad"]
 
@@ -363,7 +394,7 @@ def test_towers_are_sorted_and_weighed(shown, subject):
     assert figure.axes[1].get_title() == "tiny\n5.6 million\n19% in tables"
     assert len(without.axes) == 2
     table = 2 * subject.model.config.vocab_size * subject.model.config.dim / subject.model.config.n_params
-    assert title == f"Tables of tokens hold {table:.0%} of random, 3% of llama3-70b"
+    assert title == f"Equal areas: tables of tokens hold {table:.0%} of random, 3% of llama3-70b"
 
 
 def test_rows_of_a_text_are_those_of_the_table(shown, subject):
@@ -422,11 +453,22 @@ def test_a_ladder_has_the_shapes_that_run(shown, subject):
     assert f"{n} x 128,256" in texts(figure.axes[1])
     assert f"{n} x 14,336, {n} x 14,336" in texts(figure.axes[1])
     places = [place for group in building.STAGES.values() for place in group]
+    inputs = {}
+    parts = {
+        "attention": subject.model.layers[0].attention.wo,
+        "their product": subject.model.layers[0].feed_forward.w_down,
+    }
+    hooks = [
+        part.register_forward_pre_hook(lambda _, given, stage=stage: inputs.update({stage: given[0].shape[-1]}))
+        for stage, part in parts.items()
+    ]
     with probe.recording(subject.model, places) as record:
         subject.model(subject.ids("a bird"))
+    for hook in hooks:
+        hook.remove()
     found = [
-        ", ".join(f"{n} x {record.outputs[place].shape[-1]:,}" for place in group)
-        for group in building.STAGES.values()
+        ", ".join(f"{n} x {record.outputs[place].shape[-1]:,}" for place in group) or f"{n} x {inputs[stage]:,}"
+        for stage, group in building.STAGES.items()
     ]
     assert [text for text in texts(figure.axes[0]) if text.startswith(f"{n} x")] == found
     assert f"one of {c.n_layers} blocks" in texts(figure.axes[1])
@@ -586,6 +628,7 @@ def test_equal_work_says_how_far_shapes_lie_apart(shown, capsys):
     best = [label.get_text() for label in figure.axes[0].get_yticklabels()][int(np.argmin(dots))]
     assert title.startswith(f"At equal work '{best}' has learned most; depth against width makes 0.007 bits")
     assert lines(figure.axes[1]) == [[1.7677, 1.6398, 1.4378], [1.6823, 1.5606], [1.8487, 1.7025]]
+    assert texts(figure.axes[1]) == ["0.5x", "1x", "4x", "0.5x", "1x", "0.5x", "1x"]
     assert capsys.readouterr().out == (
         "vocabulary 8,192 is ahead of 4,096 by 0.026 bits per byte, and after four times the work by 0.009\n"
     )

@@ -69,6 +69,7 @@ def test_a_passage_draws_each_number_and_marks_the_lit_features():
         assert np.allclose(shown[: len(values)], values)
         assert np.isnan(shown[len(values) :]).all()
         assert named(figure, label).get_title().endswith(f": {len(values)}")
+        assert named(figure, label).get_xlabel() == f"darkest: {values.abs().max():.1f}"
     (mark,) = named(figure, "h").patches
     assert mark.get_xy() == (1.5, -0.5)  # the third square of the first row
     assert to_hex(mark.get_edgecolor()) == style.MARKED.lower()
@@ -96,6 +97,7 @@ def test_a_row_product_has_a_bar_for_each_product():
 def test_silu_has_a_dot_for_each_gate_within_the_axis():
     (ax,) = figures.draw_silu(torch.tensor([-1.0, 2.0, 9.0]), "title", within=4).axes
     curve, dots = lines(ax)[1:3]
+    assert ax.lines[3].get_xdata().tolist() == [-1, 2]  # a tick for each
     assert np.allclose(dots, F.silu(torch.tensor([-1.0, 2.0])))
     assert math.isclose(min(curve), -0.278, abs_tol=1e-3)
     assert "-0.278 at -1.28" in texts(ax)
@@ -170,7 +172,8 @@ def test_a_table_has_four_bars_for_each_block():
     assert right.collections[2].get_segments()[0][:, 1].tolist() == [1, 2]
     assert texts(left) == ["+4.0", "+3.0", "+6.0", "+0.25"]  # of the first block
     assert [[label.get_text() for label in ax.get_xticklabels()] for ax in (left, right)] == [["0"], ["3"]]
-    assert left.get_title("left") == "tiny"
+    assert left.get_title("left") == "tiny, block 0"
+    assert right.get_title("left") == "tiny, later blocks"
     assert to_hex(left.containers[-1][0].get_facecolor()) == style.FEED_FORWARD.lower()
 
 
@@ -341,12 +344,24 @@ def test_gate_curves_are_the_labs_own(shown):
 
 
 def test_branches_are_what_the_feature_reads(shown, subject):
-    look.branches(subject, ("Once upon a", TEXT), 1, 7)
+    h = look.branches(subject, ("Once upon a", TEXT), 1, 7)
     first, second = shown["tables"][0]
     assert first[0] == "Once upon a"
     passage = mechanism.passage_of(subject, TEXT, 1)
     found = passage.g, F.silu(passage.g), passage.u, passage.h
     assert second[1:] == [f"{values[7]:+.2f}" for values in found]
+    assert math.isclose(h[1], passage.h[7], rel_tol=1e-5)
+
+
+def test_what_needs_both_words_is_what_neither_brings_alone(shown, subject):
+    (share,) = look.only_with_both(subject, ("Once", "upon"), [("There", "under")], 1, 7)
+    both, one, two, neither = (
+        mechanism.passage_of(subject, text, 1).h[7].item()
+        for text in ("Once upon a", "Once under a", "There upon a", "There under a")
+    )
+    assert math.isclose(share * both, (both - one) - (two - neither), rel_tol=1e-5)
+    (row,) = shown["tables"][0]
+    assert row == ["There under", *(f"{h:+.1f}" for h in (neither, one, two, both)), f"{share:.0%}"]
 
 
 def test_layers_with_a_constant_start_loud(shown):
@@ -439,24 +454,6 @@ def test_gates_that_are_closed_are_those_below_zero(shown, subject):
     assert alike[2] == F.silu(g[2])
 
 
-def test_how_few_counts_the_features_that_hold_half(shown, subject):
-    found = look.how_few(TEXT, subject, draws=2)
-    ((row,),) = shown["tables"]
-    ids, counts = subject.ids(TEXT), []
-    for block in range(2):
-        h = probe.neuron_activations(subject.model, ids, block)[0, 1:]
-        counts += [len(mechanism.half_of(values)) for values in h]
-    assert math.isclose(found["random"][-1], np.mean(counts), rel_tol=1e-5)
-    assert row[-1] == f"{np.mean(counts):.1f}"
-    names = [f"layers.{block}.feed_forward.w_up" for block in range(2)]
-    with probe.recording(subject.model, names) as record:
-        subject.model(ids)
-    u = [len(mechanism.half_of(values)) for name in names for values in record.outputs[name][0, 1:]]
-    assert math.isclose(found["random"][0], np.mean(u), rel_tol=1e-5)
-    chance = np.array(found["random"][2:4])
-    assert (np.abs(chance / np.mean(counts) - 1) < 0.25).all()  # random weights agree on nothing
-
-
 def test_the_strongest_few_are_kept(shown, subject):
     h = torch.tensor([[1.0, -5.0, 2.0, 0.5]])
     assert models._keeping(0.5, torch.abs)(h).tolist() == [[0, -5, 2, 0]]
@@ -467,7 +464,7 @@ def test_the_strongest_few_are_kept(shown, subject):
     (strongest,), (common,) = (
         drawn_as(figure.axes[0], kind) for kind in ("the strongest of each token", "the same for all tokens")
     )
-    said = [f": {a:+.2f} ({b:+.1f})" for a, b in zip(strongest, common, strict=True)]
+    said = [f"% of random's {a:+.2f} or {b:+.1f}" for a, b in zip(strongest, common, strict=True)]
     assert any(part in title for part in said)
     ids, broken = subject.ids(TEXT), randomize(dl.Transformer(subject.model.config))
     for layer in broken.layers:
@@ -542,7 +539,7 @@ def test_silencing_the_pusher_is_what_it_would_be_in_the_model(shown, subject):
     loudest = np.argsort(-said)[: math.ceil(len(said) / 5)]
     others = np.array(lines(figure.axes[0])[:3])[:, loudest]
     own = np.abs(np.array(change)[loudest]).mean()
-    assert f"random {own:.2f} (others {np.abs(others).mean():.2f})" in title
+    assert f"{own:.2f} nats in random (others {np.abs(others).mean():.2f})" in title
 
 
 def test_controls_of_silencing_write_as_much():
@@ -577,6 +574,15 @@ def test_a_pushed_word_loses_its_pushers_at_the_last_token(shown, subject):
     (row,) = shown["tables"][0]
     assert row[2].startswith(f"1.{best} {push[best]:+.2f} · ")
     assert row[3].split()[0] == f"{math.log(pushers[0] / (1 - pushers[0])):+.1f}"
+
+    def only(h, kept):
+        left = torch.zeros_like(h)
+        left[:, :-1], left[:, -1, kept] = h[:, :-1], h[:, -1, kept]
+        return left
+
+    for kept, said in ((strongest, row[5].split()[0]), (strongest[:0], row[5].split()[1][1:-1])):
+        with probe.intercepted(subject.model, names, lambda h, kept=kept: only(h, kept)):
+            assert math.isclose(subject.model(ids)[0, -1].softmax(-1)[token], float(said), abs_tol=6e-4)
     first = subject.model(ids)[0, -1].argmax()
     assert row[4].startswith(f"from 0 on {mechanism.quoted(subject, [int(first)])[0]}")
     assert pushes._firsts((0, 1, 5), ("a", "a", "b")) == "from 0 on a, from 5 on b"

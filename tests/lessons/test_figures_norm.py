@@ -96,6 +96,11 @@ def test_a_norm_stands_in_the_branch_or_on_the_stream():
     assert after == [0, 0]
     assert len(before) == 2
     assert [texts(ax).count("one") for ax in figure.axes] == [1, 1]
+    slopes = [[text for text in texts(ax) if text.startswith("×")] for ax in figure.axes]
+    assert slopes == [["× 1"] * 2, ["× 1", "× w/RMS"] * 2]
+    for ax in figure.axes:
+        arrows = [(text.xyann, text.xy) for text in ax.texts if isinstance(text, Annotation)]
+        assert ((11.9, 0), (0.1, 0)) in arrows  # the way back, on the stream
 
 
 def test_growth_ends_in_a_cross_where_a_stack_overflows():
@@ -110,6 +115,8 @@ def test_growth_ends_in_a_cross_where_a_stack_overflows():
     assert [text.get_text() for text in large.get_legend().get_texts()] == ["with", "without"]
     assert lines(small)[0] == [1, 1.5, 2]
     assert (large.get_title("left"), small.get_title("left")) == ("large", "small")
+    assert large.get_ylim() == small.get_ylim()
+    assert large.get_ylabel() == "size of the stream (RMS)"
 
 
 def norm_figures(panels):
@@ -227,6 +234,7 @@ def test_the_mean_lies_over_a_band_of_chance():
     shares, chance = torch.tensor([0.1, 0.2, 0.3]), torch.linspace(0, 1, 101).expand(3, -1)
     (ax,) = norm_models.draw_mean_direction({"tiny": (shares, chance, PLACES)}, "title").axes
     assert np.allclose(lines(ax)[0], shares)
+    assert np.allclose(lines(ax)[1], chance.median(dim=1).values)
     band = ax.collections[0].get_paths()[0].vertices[:, 1]
     assert np.isclose(band.max(), 0.975)
     assert np.isclose(band[band > 0].min(), 0.025)
@@ -238,6 +246,11 @@ def test_weights_are_dots_with_their_median():
     drawn = lines(ax)
     assert [1, 2, 9] in drawn
     assert [2, 2] in drawn
+    assert [text.get_text() for text in ax.figure.legends[0].get_texts()] == [
+        "a feature",
+        "the median feature",
+        "the loudest feature",
+    ]
     assert [np.asarray(line.get_ydata()).tolist() for line in ax.lines if line.get_color() == style.MARKED] == [
         [2, 3, 6]
     ]
@@ -285,18 +298,19 @@ def test_growth_is_measured_with_and_without_norms(shown):
     curves = {line.get_label(): np.asarray(line.get_ydata()) for line in large.lines}
     with_norms, without, straight = (
         next(curve for label, curve in curves.items() if label.startswith(kind))
-        for kind in ("with norms", "without", "without, and nothing multiplied")
+        for kind in ("with norms", "without", "without, no product")
     )
     assert f"with norms: {with_norms[-1]:.1f} times" in curves  # from 1, by construction
     assert title.replace("\n", " ") == (
         f"Without norms 1 of 1 stacks overflow, the last at block {len(without)}; "
-        "with weights half as large, 0 of 1"
+        f"with weights half as large 1 of 1 stacks overflow, the last at block {len(small.lines[1].get_ydata())}"
     )
     assert len(straight) == len(with_norms) == 25
-    ends = [np.asarray(line.get_ydata())[-1] for line in small.lines]
+    calm = np.asarray(small.lines[0].get_ydata())
+    assert len(calm) == 61
     assert [text.get_text() for text in small.get_legend().get_texts()] == [
-        f"with norms: {ends[0]:.1f} times",
-        f"without: {ends[1]:.1f} times",
+        f"with norms: {calm[-1]:.1f} times",
+        "without",
     ]
 
 
@@ -334,19 +348,56 @@ def test_every_look_copes_with_one_and_with_two_models(shown, subject):
     assert [len(figure.axes) for _, figure in shown] == [1, 1, 1, 2, 2, 2]
 
 
-def test_the_weights_of_a_feature_are_put_back(subject, capsys):
-    before = {name: weight.clone() for name, weight in subject.model.named_parameters()}
+def test_the_ways_back_are_measured_one_by_one(capsys):
+    grown = look.ways_back(depths=(2, 6), draws=1)
+    along, through, without_product = gradient.WAYS
+    assert len(grown) == 6
+    assert grown["post-norm", along] < grown["pre-norm", along] < 1
+    whole = [gradient.first_gradients(n, "post-norm", 0, 1.0, ["feed_forward.w_gate"])[0] for n in (2, 6)]
+    assert math.isclose(grown["post-norm", through], whole[1] / whole[0], rel_tol=1e-5)
+    assert grown["post-norm", without_product] != grown["post-norm", through]
+
+
+def test_a_detached_part_adds_and_hands_no_gradient_back():
+    x = torch.tensor([2.0], requires_grad=True)
+    with torch.enable_grad():
+        y = x + gradient.Detached(torch.nn.Tanh())(x)
+        y.backward()
+    assert torch.allclose(y, x + x.tanh())
+    assert x.grad == 1
+
+
+def test_a_silenced_feature_is_heard_by_the_first_token_and_put_back(subject, capsys):
+    ids, before = subject.ids("Once upon a time"), subject.model.tok_embeddings.weight.clone()
+    names = [name for name, part in subject.model.named_modules() if isinstance(part, dl.RMSNorm)]
     with torch.no_grad():
+        right = subject.model(ids)
+        silent = models._loss_without(subject.model, ids, names, range(len(before[0])))
         look.exchanged_weight(subject, "Once upon a time", draws=2)
-    after = dict(subject.model.named_parameters())
-    assert all(torch.equal(before[name], after[name]) for name in before)
+        assert torch.equal(subject.model(ids), right)
+    flat = right.clone()
+    flat[:, 1:] = 0  # all other tokens have no logit left
+    expected = torch.nn.functional.cross_entropy(flat[0, :-1], ids[0, 1:])
+    assert math.isclose(silent, expected.item(), rel_tol=1e-4)
 
 
 def test_the_table_of_depth_names_the_tokens_that_are_long():
-    arrives = torch.tensor([[6.0, 1.0, 2.5, 9.0, 9.0], [2.0, 2.0, 2.0, 2.0, 2.0], [8.0, 8.0, 8.0, 8.0, 9.0]])
-    numbers = models.in_numbers(arrives, torch.tensor([1.0, 2.0, 8.0]), ["BOS", "a", "b", "c", "c"])
-    assert numbers == ["4.0", "6.0", "9.0", "2 times 'c'"]
-    assert models.in_numbers(torch.ones(3, 2), torch.ones(3), ["BOS", "a"])[-1] == "none"
+    sizes = torch.tensor([[6.0, 1.0, 1.0, 9.0, 9.0], [2.0, 2.0, 2.0, 2.0, 2.0], [8.0, 8.0, 8.0, 8.0, 9.0]])
+    sizes[0, 2:] = torch.tensor([1.0, 9.0, 1.0])
+    before = sizes[..., None] * torch.tensor([0.6, -1.0, 0.8]) * (3 / 2) ** 0.5
+    assert list(models.in_numbers(before, ["BOS", "a", "b", "c", "c"]).values()) == [
+        "4.0 times",
+        "1",
+        "6.0",
+        "50% (feature 1)",
+        "9.0",
+        "50% (feature 1)",
+        "1, all of them 'c'",
+    ]
+    assert list(models.in_numbers(torch.ones(3, 2, 4), ["BOS", "a"]).values())[-1] == "none"
+    sizes[0] = torch.tensor([1.0, 1.0, 1.0, 9.0, 9.0])
+    before = torch.cat([sizes, torch.ones(3, 3)], dim=1)[..., None]
+    assert list(models.in_numbers(before, [*"abcdefgh"]).values())[-1] == "2: 1 × 'd', 1 × 'e'"
 
 
 def test_features_by_chance_are_as_loud_as_the_one():

@@ -89,25 +89,15 @@ def test_the_model_made_by_hand_shows_who_wrote_what():
     assert second.get_title("center") == "b"
 
 
-def test_looked_up_rows_are_drawn_and_what_is_alike_is_marked():
-    x = torch.arange(6.0).view(3, 2)
-    ax, _ = figures.draw_looked_up(x, ["a", "b", "a"], [0, 2], "title").axes
-    assert ax.images[0].get_array().tolist() == x.tolist()
-    assert [to_hex(tick.get_color()) == style.MARKED.lower() for tick in ax.get_yticklabels()] == [
-        True,
-        False,
-        True,
-    ]
-
-
-def test_a_walk_has_an_arrow_for_each_write_to_one_scale():
+def test_a_walk_has_a_line_for_each_write_to_one_scale_and_an_arrow_for_the_longest():
     path = torch.tensor([[0.0, 0], [1, 0], [1, 5], [3, 5]])
     parts = ["attention 0", "feed-forward 0", "attention 1"]
-    ax, right = figures.draw_walk(path, torch.tensor([0.5, 1, 2, 4]), parts, " time", "title").axes
-    drawn = arrows(ax)
-    assert [list(start) for start, _, _ in drawn] == path[:-1].tolist()
-    assert [list(end) for _, end, _ in drawn] == path[1:].tolist()
-    assert [colour for _, _, colour in drawn][1] == style.FEED_FORWARD.lower()
+    ax, right = figures.draw_walk(path, torch.tensor([0.5, 1, 2, 4]), parts, " time", "title", "so long").axes
+    drawn = [line for line in ax.lines if len(line.get_xdata()) == 2 and line.get_linewidth() == 2.4]
+    assert [line.get_xydata().tolist() for line in drawn] == [path[i : i + 2].tolist() for i in range(3)]
+    assert [to_hex(line.get_color()) for line in drawn][1] == style.FEED_FORWARD.lower()
+    assert [(list(start), list(end)) for start, end, _ in arrows(ax)] == [([1, 0], [1, 5])]
+    assert ax.figure.get_supxlabel() == "so long"
     assert ax.get_xlabel() == "in the direction of ' time'"
     assert ax.get_aspect() == 1
     assert "feed-forward 0:\n0 towards, 5 aside" in texts(ax)
@@ -136,6 +126,13 @@ def test_sampling_draws_both_settings_side_by_side_on_one_scale():
     assert [text.get_text() for text in ax.get_legend().get_texts()] == ["plain", "drawn"]
 
 
+def test_pairs_of_letters_lose_nothing_where_one_letter_always_follows_another():
+    read = torch.tensor([0, 1] * 200)
+    on_it, elsewhere = look.pairs_of_letters(read, torch.tensor([[0, 1, 0], [0, 0, 0]]), 2)
+    assert on_it < 0.01
+    assert elsewhere > 3
+
+
 def test_a_lesson_shows_each_loss_and_the_mean_of_its_neighbours():
     losses = [4.0] * 20 + [2.0] * 20
     (ax,) = figures.draw_lesson(losses, 4.5, 3.2, 2.2, "title").axes
@@ -149,30 +146,28 @@ def test_a_lesson_shows_each_loss_and_the_mean_of_its_neighbours():
 
 JOURNEY = of_models.Journey(
     parts=["embedding", "attention 0", "feed-forward 0"],
-    sizes=torch.tensor([1.0, 2.0, 4.0]),
     chances=torch.tensor([0.0, 0.25, 0.9]),
     said=["a", " b", " time"],
     added=torch.tensor([0.5, -1.0, 7.0]),
     lost=torch.tensor([math.nan, 0.8, 0.1]),
     exchanged=torch.tensor([[math.nan, 0.7, 0.2], [math.nan, 0.6, -0.1]]),
-    shapes=("ids (4,)", "(4, 8)", "logits (4, 99)"),
     word=" time",
     above=6.5,
     of=3,
 )
 
 
-def test_a_journey_draws_the_same_rows_four_times():
+def test_a_journey_draws_the_same_rows_three_times():
     figure = of_models.draw_journey(JOURNEY, "title")
-    stream, lens, adds, lost = figure.axes
-    assert labels(stream) == JOURNEY.parts
+    lens, adds, lost = figure.axes
+    assert labels(lens) == JOURNEY.parts
     assert np.allclose(widths(lens), JOURNEY.chances)
     assert texts(lens) == ["a", "b", "time"]
     assert np.allclose(widths(adds), JOURNEY.added)
     assert np.allclose(widths(lost), [0, 0.8, 0.1])
     dots = [line.get_xdata().tolist() for line in lost.lines if line.get_marker() == "o"]
     assert np.allclose(dots, [[0.7, 0.6], [0.2, -0.1]])
-    assert set(JOURNEY.shapes) <= set(texts(stream))
+    assert "log odds lost without it, of\n' time'" in lost.get_xlabel()
     assert (JOURNEY.loudest, JOURNEY.missed) == (2, [1, 2])
     assert texts(adds) == ["-1.0", "+7.0"]
     assert texts(lost) == ["+0.8", "+0.1"]
@@ -180,10 +175,8 @@ def test_a_journey_draws_the_same_rows_four_times():
     assert "rows" not in figure.get_supxlabel()
     assert JOURNEY.against == []
     against = dataclasses.replace(JOURNEY, added=torch.tensor([0.5, -6.0, 7.0]))
-    stream, _, adds, lost = of_models.draw_journey(against, "title").axes
+    _, adds, lost = of_models.draw_journey(against, "title").axes
     assert (against.against, texts(adds), texts(lost)) == ([1], ["-6.0", "+7.0"], ["+0.8", "+0.1"])
-    band = stream.collections[0].get_paths()[0].vertices
-    assert np.ptp(band[band[:, 1] == 0][:, 0]) < np.ptp(band[band[:, 1] == 2][:, 0])  # it widens downwards
     colours = [to_hex(bar.get_facecolor()) for bar in adds.containers[0]]
     assert colours == [c.lower() for c in (style.RESIDUAL, style.QUERY, style.FEED_FORWARD)]
 
@@ -258,9 +251,11 @@ def test_a_speed_ladder_has_measured_dots_and_predicted_bars():
 
 def test_learned_heads_are_two_lines():
     rows = [{"step": 0.0, "previous": 0.1, "induction": 0.0}, {"step": 9.0, "previous": 0.9, "induction": 0.5}]
-    (ax,) = further.draw_heads_learned(rows, "title").axes
+    (ax,) = further.draw_heads_learned(rows, (2, 5), "half", "title").axes
+    (band,) = ax.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == (2, 5)
     assert [list(line.get_ydata()) for line in ax.lines] == [[0.1, 0.9], [0.0, 0.5]]
-    assert texts(ax) == ["attends to the token before", "finds what followed the previous occurrence"]
+    assert texts(ax) == ["half", "attends to the token before", "finds what followed the previous occurrence"]
 
 
 @pytest.fixture
@@ -281,7 +276,7 @@ def shown(monkeypatch):
 def tables(monkeypatch):
     kept = []
     for module in (credit, models, further_looks):
-        monkeypatch.setattr(module, "show_table", lambda rows, header, caption="": kept.append((rows, header)))
+        monkeypatch.setattr(module, "show_table", lambda rows, header, *_, **__: kept.append((rows, header)))
     return kept
 
 
@@ -291,7 +286,7 @@ def subject():
     return Subject("random", randomize(dl.Transformer(config)).requires_grad_(False), dl.load_tokenizer("tiny"))
 
 
-def test_a_rewired_model_has_the_formula_of_its_wiring(shown, subject):
+def test_a_rewired_model_has_the_formula_of_its_wiring(shown, subject, capsys):
     ids = subject.ids("Once upon a time")
     losses = look.wirings(subject, "Once upon a time")
     model, positions = subject.model, torch.arange(ids.shape[1])
@@ -306,8 +301,12 @@ def test_a_rewired_model_has_the_formula_of_its_wiring(shown, subject):
     (figure,) = shown
     assert widths(figure.axes[0]) == list(losses.values())
     changed = list(losses.values())[1:]
-    assert f"from {losses['as trained']:.1f} to {min(changed):.1f}" in one_line(figure)
-    assert f"up to {max(changed):.1f}" in one_line(figure)
+    assert f"from {losses['as trained']:.1f} to between {min(changed):.1f} and {max(changed):.1f}" in one_line(
+        figure
+    )
+    least, second = sorted(changed)[:2]
+    names = {loss: name for name, loss in losses.items()}
+    assert f"{names[second]} minus {names[least]}: {second - least:.2f} ±" in capsys.readouterr().out
 
 
 def test_the_ladder_has_the_shapes_of_the_configurations(shown, subject):
@@ -336,13 +335,6 @@ def test_a_hand_made_model_says_nothing_where_no_word_is_ahead(shown):
     assert one_line(shown[0]) == "A model made by hand: after 'on' it says 'so'"
 
 
-def test_looked_up_says_how_often_a_token_comes(shown, subject):
-    look.looked_up(subject, "a bird and a king and a mill")
-    look.looked_up(subject, "Once upon")
-    assert re.search(r"' (a|and)' is 2 times the same one", one_line(shown[0]))
-    assert "no token comes twice" in one_line(shown[1])
-
-
 def test_a_walk_ends_where_the_stream_ends(shown, subject):
     look.walk(subject, "Once upon a")
     model, ids = subject.model, subject.ids("Once upon a")
@@ -351,12 +343,18 @@ def test_a_walk_ends_where_the_stream_ends(shown, subject):
     token = int(logits.argmax())
     u = model.norm.weight * (model.output.weight[token] - model.output.weight.mean(0))
     reached = stream[-1][0, -1] @ u / u.norm()
-    end = arrows(shown[0].axes[0])[-1][1]
+    walked = [line.get_xydata() for line in shown[0].axes[0].lines if line.get_linewidth() == 2.4]
+    end = walked[-1][1]
     assert math.isclose(end[0], reached, rel_tol=1e-3, abs_tol=1e-4)
     title, worth = one_line(shown[0]), widths(shown[0].axes[1])
-    assert f"of which this plane shows {np.hypot(*end):.0f}" in title
+    assert f"at the end {np.hypot(*end):.0f} of it lie in this plane" in shown[0].get_supxlabel()
+    assert f"{stream[-1][0, -1].norm():.0f} long" in shown[0].get_supxlabel()
+    towards = sum(step[1, 0] > step[0, 0] for step in walked)
+    longest = int(np.argmax([np.hypot(*(step[1] - step[0])) for step in walked]))
+    assert f"{towards} of {len(walked)} steps lead towards" in title
+    assert f"the longest, {labels(shown[0].axes[1])[longest + 1]}, takes" in title
     assert math.isclose(worth[-1], logits[token] - logits.mean(), rel_tol=1e-3, abs_tol=1e-3)
-    assert f"from {worth[0]:+.1f} to {worth[-1]:+.1f}" in title
+    assert f"from {worth[longest]:+.1f} to {worth[longest + 1]:+.1f}" in title
 
 
 def test_what_is_sampled_is_what_the_generator_draws_from(subject):
@@ -394,7 +392,7 @@ def test_a_silenced_part_is_silent_and_another_texts_write_is_put_in_its_place(s
             handle = part.register_forward_hook(lambda module, args, output, put=put: put)
             alone = model(ids)[0, -1].softmax(-1)[token]
             handle.remove()
-            assert math.isclose(drawn, base.log() - alone.log(), rel_tol=1e-3, abs_tol=1e-4)
+            assert math.isclose(drawn, base.logit() - alone.logit(), rel_tol=1e-3, abs_tol=1e-4)
     logits = model(ids)[0, -1]
     assert math.isclose(journey.above, logits[token] - logits.mean(), rel_tol=1e-3, abs_tol=1e-3)
     assert math.isclose(journey.above, journey.added.sum(), rel_tol=1e-4)
@@ -402,15 +400,23 @@ def test_a_silenced_part_is_silent_and_another_texts_write_is_put_in_its_place(s
     assert math.isnan(journey.lost[0])
 
 
-def test_the_title_of_a_journey_names_what_is_drawn(shown, subject):
+def test_log_odds_show_what_a_probability_close_to_one_hides():
+    p = torch.tensor([0.5, 0.995, 0.688, 1.0])
+    assert torch.allclose(credit.log_odds(p[:3].log()), p[:3].logit(), atol=1e-4)
+    assert credit.log_odds(p.log()).isfinite().all()
+
+
+def test_the_title_of_a_journey_names_what_is_drawn(shown, subject, capsys):
     look.journey("Once upon a", subject, dataclasses.replace(subject, name="other"))
-    title, (_, lens, adds, lost) = one_line(shown[0]), shown[0].axes
+    title, (lens, adds, lost) = one_line(shown[0]), shown[0].axes
     names = labels(shown[0].axes[0])
     loudest, missed = int(np.argmax(widths(adds))), int(np.argmax(widths(lost)))
     assert f"{names[loudest]} adds most ({max(widths(adds)):+.1f} of" in title
     assert re.search(rf"; {names[missed]} and \S+ \d+ are missed most", title)
-    assert credit.chance(torch.tensor(widths(lens)[-1] * math.exp(-max(widths(lost))))) in title
+    assert credit.chance((torch.tensor(widths(lens)[-1]).logit() - max(widths(lost))).sigmoid()) in title
     assert one_line(shown[1]).startswith("other, ")
+    without = torch.tensor(widths(lens)[-1]).logit() - max(widths(lost))
+    assert f"{without:+.1f} without {names[missed]}" in capsys.readouterr().out
 
 
 def test_what_is_told_is_told_again_with_each_part_before_silenced_or_misled(tables, subject):
@@ -433,8 +439,26 @@ def test_what_is_told_is_told_again_with_each_part_before_silenced_or_misled(tab
         silent, misled = found[credit._in_words(part)]
         assert np.allclose([silent, *misled], [heard[0], *sorted(heard[1:])], rtol=1e-3, atol=1e-4)
     ((rows, header),) = tables
-    assert header[:2] == ["part", "silent"]
+    assert header[:2] == ["without it", "silent"]
+    assert [row[0] for row in rows] == [name for name in found if "feed-forward" not in name]
+
+
+def test_what_is_hidden_is_hidden_from_the_named_readers_alone(tables, tiny):
+    found = look.hidden(tiny, "Once upon a", "attention 3")
+    model, ids = tiny.model, tiny.ids("Once upon a")
+    token, place = int(model(ids)[0, -1].argmax()), ids.shape[1] - 1
+    whole = probe.logit_attribution(model, ids, place, token)["5.feed_forward"].item()
+    p = model(ids)[0, -1].softmax(-1)[token].item()
+    assert np.allclose(found["nobody"], (whole, p), rtol=1e-3)
+    written, part = probe.writes(model, ids)["3.attention"], model.layers[5].feed_forward
+    stream = list(probe.residual_stream(model, ids).values())
+    before, read = stream[-2], stream[-2] - written  # the last part is the only reader that misses it
+    final = before + part(model.layers[5].ffn_norm(read))
+    expected = model.output(model.norm(final))[0, -1].softmax(-1)[token]
+    assert math.isclose(found["feed-forward 5 alone"][1], expected, rel_tol=1e-3)
+    ((rows, header),) = tables
     assert [row[0] for row in rows] == list(found)
+    assert header[0] == "attention 3 is hidden from"
 
 
 def test_every_place_says_who_adds_and_who_is_missed(tables, subject):
@@ -484,7 +508,7 @@ def test_losses_by_depth_end_at_the_models_own(subject):
     assert math.isclose(losses[-1], probe.loss_of(subject.model, subject.ids("Once upon a time")), rel_tol=1e-5)
 
 
-def test_spared_leaves_each_block_out_and_says_the_worst_two_and_the_median(shown, subject):
+def test_spared_leaves_each_block_out_and_says_the_worst_and_the_median(shown, subject, capsys):
     text = "Once upon a time there was a king"
     rises = look.spared(text, subject, dataclasses.replace(subject, name="other"))
     model, ids = subject.model, subject.ids(text)
@@ -493,8 +517,11 @@ def test_spared_leaves_each_block_out_and_says_the_worst_two_and_the_median(show
     assert np.allclose(rises[f"random, {ids.shape[1] - 1} tokens"], expected, rtol=1e-3, atol=1e-5)
     worst = int(expected.argmax())
     title = one_line(shown[0])
-    assert f"random's loss rises by {expected[worst]:.1f} without block {worst}" in title
-    assert f"the median one of {n}; other's loss" in title
+    assert f"random loses {expected[worst]:.1f} nats without block {worst}" in title
+    assert f"the median one of {n}; other loses" in title
+    rises = models.without_each_block(model, ids)
+    half = 1.96 * rises.std(dim=1) / rises.shape[1] ** 0.5
+    assert f"{int((rises.mean(dim=1).abs() <= half).sum())} intervals hold 0" in capsys.readouterr().out
     assert len(shown[0].axes) == 2
 
 
@@ -518,7 +545,9 @@ def test_what_the_files_hold_is_what_the_titles_say(shown, capsys):
     rows = look.heads_learned()
     jump = max(after["induction"] - before["induction"] for before, after in itertools.pairwise(rows))
     assert np.isclose(np.diff(shown[2].axes[0].lines[1].get_ydata()).max(), jump)
-    assert "From step 1,300 to 1,400" in one_line(shown[2])
+    assert "Steps 1,300 to 1,400, with 50% repeated random words:" in one_line(shown[2])
+    (band,) = shown[2].axes[0].patches
+    assert (band.get_x(), band.get_width()) == (1300, 200)
 
 
 def test_a_learners_class_is_given_the_weights_of_a_real_model(subject, capsys):
@@ -565,6 +594,7 @@ def test_neighbours_change_places(tables, subject):
     assert np.allclose(found[1], (rise, p), rtol=1e-3, atol=1e-5)
     assert math.isclose(found[0][1], model(short)[0, -1].softmax(-1)[token], rel_tol=1e-4)
     assert [row[0] for row in tables[0][0]] == ["none", *(f"{i} and {i + 1}" for i in range(len(order) - 1))]
+    assert tables[0][0][1][2].startswith(f"{rise:+.2f} ± ")
 
 
 def overhang(figure) -> float:
@@ -582,7 +612,7 @@ def tiny():
 
 @pytest.mark.parametrize("sentence", [show.OPENING, "国王有三个女儿", "A fox 🦊 and a bear 🐻 had tea, $x and $y"])
 def test_no_word_leaves_its_picture_whatever_the_sentence(shown, tables, tiny, sentence):
-    for draw in (look.shape_ladder, look.looked_up, look.walk, look.last_logits):
+    for draw in (look.shape_ladder, look.walk, look.last_logits):
         draw(tiny, sentence)
     look.journey(sentence, tiny)
     look.lens(sentence, tiny)
@@ -613,12 +643,17 @@ def test_tiny_says_time_and_the_parts_that_the_prose_names_are_found(shown, tiny
         "feed-forward 0",
     }
     assert found.added[[i for i in range(len(parts)) if "attention" in parts[i]]].max() == found.added[heard]
-    assert (found.exchanged[:, [heard, first]] > 2).all()
+    assert (found.exchanged[:, [heard, first]] > 8).all()
+    assert (found.lost[parts.index("feed-forward 5")] > 4, found.lost[heard] > 9) == (True, True)
     assert (found.exchanged[:, parts.index("feed-forward 5")] < found.exchanged[:, heard]).all()
     assert (found.exchanged[:, parts.index("feed-forward 5")] > found.lost[parts.index("feed-forward 5")]).all()
     told = look.told(tiny, "Once upon a")
     others = [part for part in told if part.startswith("attention") and part != "attention 3"]
     assert told["attention 3"][1][-1] < min(told[part][1][0] for part in others)
+    blind = look.hidden(tiny, "Once upon a", "attention 3")
+    alone = {name: share for name, (share, _) in blind.items() if name.endswith("alone")}
+    assert min(alone, key=alone.__getitem__) == "feed-forward 3 alone"
+    assert alone["feed-forward 5 alone"] > 0.8 * blind["nobody"][0]
     places = look.every_place(tiny, show.OPENING)
     assert {loudest for *_, loudest, _, _ in places} == {"feed-forward 4", "feed-forward 5"}
     assert {missed for *_, missed, _ in places} == {"feed-forward 0"}

@@ -62,7 +62,6 @@ def draw_all(labels, title):
     yield tokenizer_tour.draw_surprises({"tiny": (labels, torch.ones(n))}, title)
     yield config.draw_embedded_rows(labels, torch.randn(n, 48), [0], title)
     yield rope_models.draw_looks_back({"tiny": (labels, square, square)}, title)
-    yield transformer.draw_looked_up(torch.randn(n, 8), labels, [0], title)
     yield transformer.draw_logits(torch.randn(50), labels, [0.5 / n] * n, title)
     yield transformer.draw_sampling(labels, {kind: [1 / n] * n for kind in "ab"}, title)
     yield transformer_models.draw_lens([labels], torch.full((1, n), 0.5), labels, ["block 0"], title)

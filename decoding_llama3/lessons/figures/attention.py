@@ -274,6 +274,6 @@ def draw_cache(
     axes[0].set_yticks(range(len(tokens)), [token_label(token) for token in tokens])
     axes[0].set_ylabel(name)
     axes[0].tick_params(left=False)
-    figure.colorbar(axes[0].images[0], ax=axes, label="stored value")
+    figure.colorbar(axes[0].images[0], ax=axes, label="number in the cache")
     style.headline(figure, title)
     return figure

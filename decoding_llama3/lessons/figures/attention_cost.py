@@ -70,7 +70,7 @@ def draw_roofline(peak: float, bandwidth: float, points: Mapping[str, float], ti
     ax.set_yscale("log")
     ax.set(xlim=(0.5, 16 * ridge), ylim=(0.1, 320))
     ax.set_yticks([0.1, 1, 10, 100], ["0.1 %", "1 %", "10 %", "100 %"])
-    ax.set(xlabel="operations per byte read", ylabel="of the operations it could do")
+    ax.set(xlabel="operations per byte read", ylabel="share of its operations that it can use")
     style.headline(figure, title)
     return figure
 

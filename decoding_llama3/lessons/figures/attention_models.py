@@ -12,39 +12,38 @@ from decoding_llama3.lessons import style
 
 
 def draw_handed_over(
-    panels: Mapping[str, tuple[float, Float[Tensor, "three blocks"]]],
+    whole: float,
+    rows: Float[Tensor, "three blocks"],
     names: tuple[str, str, str],
     units: tuple[str, str, str],
     title: str,
 ) -> Figure:
-    """What one block's attention does to a word: a column of three panels for each model, a bar for each block.
+    """What one block's attention does to a word: three panels, a bar for each block.
 
     The word's probability without the block, a dashed line where none is missing; the rise of the loss on all
     other words without it; and the word's probability where the block's attention was handed over. The block
     without which the word is least likely is marked in the first two panels, the one that gives most in the third.
     """
-    figure, axes = plt.subplots(3, len(panels), figsize=(style.WIDTH, 6.6), squeeze=False)
-    for column, (model, (whole, rows)) in zip(axes.T, panels.items(), strict=True):
-        least = rows[0].argmin()
-        extremes = least, least, rows[2].argmax()
-        for ax, values, name, extreme in zip(column, rows, names, extremes, strict=True):
-            colours = [style.MARKED if block == extreme else style.QUERY for block in range(len(values))]
-            ax.bar(range(len(values)), values.tolist(), color=colours, width=0.75)
-            ax.set_xticks(style.thinned(len(values), 10))
-            told = f"block {extreme}: {values[extreme]:{'+.2f' if ax is column[1] else '.3f'}}"
-            ax.text(0.99, 0.97, told, transform=ax.transAxes, ha="right", va="top", color=style.MARKED)
-            whole_told = f" (dashed: {whole:.3f})" if ax is column[0] else ""
-            ax.set_title(f"{model}: {name}{whole_told}", fontsize=12, fontweight="normal")
-        column[0].axhline(whole, color=style.PREDICTION, linewidth=1, linestyle="--")
-        column[-1].set_xlabel("block")
-    for ax, unit in zip(axes[:, 0], units, strict=True):
+    figure, axes = plt.subplots(3, 1, figsize=(style.WIDTH, 6.6))
+    least = rows[0].argmin()
+    for ax, values, name, unit, extreme in zip(
+        axes, rows, names, units, (least, least, rows[2].argmax()), strict=True
+    ):
+        colours = [style.MARKED if block == extreme else style.QUERY for block in range(len(values))]
+        ax.bar(range(len(values)), values.tolist(), color=colours, width=0.75)
+        ax.set_xticks(style.thinned(len(values), 10))
+        told = f"block {extreme}: {values[extreme]:{'+.2f' if ax is axes[1] else '.3f'}}"
+        ax.text(0.99, 0.97, told, transform=ax.transAxes, ha="right", va="top", color=style.MARKED)
+        whole_told = f" (dashed: with all, {whole:.3f})" if ax is axes[0] else ""
+        ax.set_title(f"{name}{whole_told}", fontsize=12, fontweight="normal")
         ax.set_ylabel(unit)
-    for ax in (*axes[0], *axes[2]):
+    for ax in (axes[0], axes[2]):
         ax.set_ylim(0, 1.35)
         ax.set_yticks([0, 0.5, 1])
-    for ax in axes[1]:
-        ax.margins(y=0.3)
-        ax.axhline(0, color="black", linewidth=0.8)
+    axes[0].axhline(whole, color=style.PREDICTION, linewidth=1, linestyle="--")
+    axes[1].margins(y=0.3)
+    axes[1].axhline(0, color="black", linewidth=0.8)
+    axes[2].set_xlabel("block")
     style.headline(figure, title)
     return figure
 
@@ -172,7 +171,7 @@ def draw_silenced_heads(
             if (block, head) == most:
                 told = f"head {block}.{head}: {value:.3f}"
                 left.annotate(
-                    told, (x, value + interval), (0, 4), textcoords="offset points", ha="center", color=colour
+                    told, (x, value + interval), (-3, 4), textcoords="offset points", ha="left", color=colour
                 )
     left.axhline(0, color="black", linewidth=0.8)
     left.margins(y=0.12)

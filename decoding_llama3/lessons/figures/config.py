@@ -117,7 +117,7 @@ def draw_shapes_by_step(panels: Mapping[str, tuple[Sequence[Rung], int]], n_toke
 
     Each panel is a model at a scale of its own: its stages from the bottom to the top, and its number of blocks.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 5.2), sharey=True)
+    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 6.0), sharey=True)
     for ax, (name, (stages, n_blocks)) in zip(np.atleast_1d(axes), panels.items(), strict=True):
         widest = max(max(stage.widths) for stage in stages)
         for level, stage in enumerate(stages):

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnchoredOffsetbox, AuxTransformBox, HPacker, TextArea
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
 
 from decoding_llama3.config import LlamaConfig
 from decoding_llama3.lessons import style
@@ -26,7 +26,7 @@ STRIP_COLOURS = {
     "wo": style.NEUTRAL,
     "w_gate": style.GATE,
     "w_up": style.FEED_FORWARD,
-    "w_down": style.FEED_FORWARD,
+    "w_down": "#994300",  # as w_up, darker
     "output": style.PREDICTION,
 }
 _INK = "#4D4D4D"
@@ -68,7 +68,7 @@ def draw_to_scale(
     _name_floors(tower, config)
     block, fields, *card = right.subplots(3 if load else 2, 1)
     _draw_block(block, config)
-    _name_lengths(fields, config)
+    _name_lengths(fields, config, before or config)
     if load:
         _draw_card(card[0], load)
     style.headline(figure, title)
@@ -76,12 +76,19 @@ def draw_to_scale(
 
 
 def draw_towers(models: Mapping[str, tuple[LlamaConfig, str]], title: str) -> Figure:
-    """Models side by side, each at a scale of its own, which a square below shows; above, what is said of it."""
-    figure, axes = plt.subplots(1, len(models), figsize=(style.WIDTH, 4.6))
-    for ax, (name, (config, words)) in zip(axes, models.items(), strict=True):
+    """Models side by side, all drawn with the same area; below each, what is said of it."""
+    units = [config.n_params**0.5 for config, _ in models.values()]  # the side of a square of the whole area
+    extents = [_extent(config) for config, _ in models.values()]
+    widths = [max(1.9, 1.06 * width / unit) for (width, _), unit in zip(extents, units, strict=True)]
+    top = max(height / unit for (_, height), unit in zip(extents, units, strict=True))
+    figure, axes = plt.subplots(1, len(models), figsize=(style.WIDTH, 3.4), width_ratios=widths)
+    for ax, (name, (config, words)), unit, width in zip(axes, models.items(), units, widths, strict=True):
         _draw_tower(ax, config)
-        _add_scale(ax, config, 0.4, "")
-        ax.set_title(f"{name}\n{words}", fontsize=11, fontweight="normal", loc="center", linespacing=1.4)
+        ax.set(xlim=(-width * unit / 2, width * unit / 2), ylim=(-0.01 * top * unit, 1.01 * top * unit))
+        look = {"fontsize": 11, "fontweight": "normal", "loc": "center", "linespacing": 1.4}
+        ax.set_title(f"{name}\n{words}", y=-0.02, va="top", **look)
+    patches = [Patch(color=colour, label=name) for name, colour in STRIP_COLOURS.items()]
+    figure.legend(handles=patches, loc="outside lower center", ncols=len(patches), handlelength=1, columnspacing=1)
     style.headline(figure, title)
     return figure
 
@@ -164,18 +171,18 @@ def _name_floors(ax: Axes, config: LlamaConfig) -> None:
     ):
         ax.annotate(
             words, at, shift, textcoords="offset points", ha=align[0], va=align[1], fontsize=11,
-            annotation_clip=False, bbox={"color": "white", "alpha": 0.7, "pad": 0.5},
+            annotation_clip=False, bbox={"color": "white", "pad": 0.5},
         )  # fmt: skip
-    _add_scale(ax, config, 1.9, " parameters")
+    _add_scale(ax, config)
 
 
-def _add_scale(ax: Axes, config: LlamaConfig, below: float, unit: str) -> None:
+def _add_scale(ax: Axes, config: LlamaConfig) -> None:
     """A square of a round number of parameters at the scale of the tower above it."""
     area = round_area(config.n_params)
     square = AuxTransformBox(ax.transData)
     square.add_artist(Rectangle((0, 0), area**0.5, area**0.5, color=_INK, linewidth=0))
     row = HPacker(
-        children=[square, TextArea(f"{in_words(area)}{unit}", textprops={"fontsize": 11})],
+        children=[square, TextArea(f"{in_words(area)} parameters", textprops={"fontsize": 11})],
         align="center",
         pad=0,
         sep=6,
@@ -185,7 +192,7 @@ def _add_scale(ax: Axes, config: LlamaConfig, below: float, unit: str) -> None:
             "upper center",
             child=row,
             frameon=False,
-            borderpad=below,
+            borderpad=1.9,
             bbox_to_anchor=(0.5, 0),
             bbox_transform=ax.transAxes,
         )
@@ -222,19 +229,24 @@ def _draw_block(ax: Axes, config: LlamaConfig) -> None:
     ax.axis("off")
 
 
-def _name_lengths(ax: Axes, config: LlamaConfig) -> None:
-    """The fields behind the sides of the strips."""
+def _name_lengths(ax: Axes, config: LlamaConfig, before: LlamaConfig) -> None:
+    """The fields behind the sides of the strips; bold, what is not as `before`."""
+    former = _lengths_in_words(before)
+    for row, (what, words) in enumerate(_lengths_in_words(config).items()):
+        look = {"fontsize": 11} if words == former[what] else {"fontsize": 10, "fontweight": "bold"}
+        ax.text(0.02, 0.95 - 0.24 * row, what, va="top", fontsize=11, color=_INK, transform=ax.transAxes)
+        ax.text(0.2, 0.95 - 0.24 * row, words, va="top", transform=ax.transAxes, **look)
+    ax.axis("off")
+
+
+def _lengths_in_words(config: LlamaConfig) -> dict[str, str]:
     c = config
-    rows = {
+    return {
         "all": f"dim = {c.dim:,}",
         "wq, wo": f"n_heads x head_dim = {c.n_heads} x {c.head_dim} = {c.n_heads * c.head_dim:,}",
         "wk, wv": f"n_kv_heads x head_dim = {c.n_kv_heads} x {c.head_dim} = {c.n_kv_heads * c.head_dim:,}",
         "the others": f"hidden_dim = {c.hidden_dim:,}",
     }
-    for row, (what, words) in enumerate(rows.items()):
-        ax.text(0.02, 0.95 - 0.24 * row, what, va="top", fontsize=11, color=_INK, transform=ax.transAxes)
-        ax.text(0.2, 0.95 - 0.24 * row, words, va="top", fontsize=11, transform=ax.transAxes)
-    ax.axis("off")
 
 
 def _draw_card(ax: Axes, load: Load) -> None:

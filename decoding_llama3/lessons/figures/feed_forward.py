@@ -61,11 +61,12 @@ def draw_passage(passage: Passage, lit: Sequence[int], says: Sequence[str], titl
         values = getattr(passage, name)
         _draw_squares(ax, values)
         ax.set_title(f"{names[name]}: {len(values):,}", fontsize=11, fontweight="normal", loc="center")
+        ax.set_xlabel(f"darkest: {values.abs().max():.1f}", fontsize=10, color="dimgrey", labelpad=3)
     _mark(panels["h"], lit, len(says), _columns(len(passage.h)))
     _draw_arrows(figure)
     for line, text in enumerate(says):
         figure.text(0.565, 0.40 - 0.068 * line, drawable(text), color=style.MARKED, fontsize=12, va="top")
-    note = "The place of a square in its block has no meaning."
+    note = "Where a square stands has no meaning."
     figure.text(0.565, 0.40 - 0.068 * len(says), note, color="dimgrey", fontsize=11, va="top")
     style.headline(figure, title)
     return figure
@@ -154,25 +155,21 @@ def draw_row_product(
 
 
 def draw_silu(g: Float[Tensor, " hidden"], title: str, within: float = 6.0) -> Figure:
-    """The curve of SiLU with ReLU beside it, and a dot on it for each of a token's gates."""
+    """The curve of SiLU with ReLU beside it; for each of a token's gates a dot on it, and a tick below."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
     z = torch.linspace(-within, within, 4001)
     ax.plot(z, F.relu(z), "--", color=style.RESIDUAL, linewidth=1.5)
     ax.plot(z, F.silu(z), color=style.GATE, linewidth=1.5)
     shown = g[g.abs() <= within]
     ax.plot(shown, F.silu(shown), "o", color=style.GATE, markersize=5, alpha=0.25, markeredgewidth=0)
+    ax.plot(shown, torch.full_like(shown, -0.8), "|", color=style.GATE, markersize=9, alpha=0.4)
     ax.text(within * 0.72, within * 0.58, "SiLU", color=style.GATE)
     ax.text(within * 0.5, within * 0.66, "ReLU", color="dimgrey")
     ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
     ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
     low = z[F.silu(z).argmin()]
-    ax.annotate(
-        f"{F.silu(low):.3f} at {low:.2f}",
-        (low, F.silu(low)),
-        xytext=(low - 1.6, 1.4),
-        ha="center",
-        arrowprops={"arrowstyle": "-", "color": "dimgrey"},
-    )
+    said, line = f"{F.silu(low):.3f} at {low:.2f}", {"arrowstyle": "-", "color": "dimgrey"}
+    ax.annotate(said, (low, F.silu(low)), xytext=(low - 1.6, 1.4), ha="center", arrowprops=line)
     ax.set(xlabel="what the gate reads, g", ylabel="the gate, silu(g)")
     style.headline(figure, title)
     return figure

@@ -35,17 +35,20 @@ def draw_as_table(
             for i, ((kind, values), colour) in enumerate(zip(rises.items(), colours, strict=True)):
                 shown = values[chosen]
                 x = np.arange(len(shown)) + 0.21 * (i - 1.5)
-                bars = ax.bar(x, shown.mean(dim=1).tolist(), 0.2, color=colour, label=kind)
+                ax.bar(x, shown.mean(dim=1).tolist(), 0.2, color=colour, label=kind)
                 ax.vlines(x, shown.amin(dim=1), shown.amax(dim=1), color="black", linewidth=1.5)
                 if ax is left:
-                    said = [f"{v:+.1f}" if abs(v) > 1 else f"{v:+.2f}" for v in shown.mean(dim=1).tolist()]
-                    ax.bar_label(bars, said, fontsize=9, padding=3)
+                    for at, draws in zip(x, shown, strict=True):
+                        mean, top = draws.mean().item(), max(draws.max().item(), 0.0)
+                        said = f"{mean:+.1f}" if abs(mean) > 1 else f"{mean:+.2f}"
+                        beside = {"xytext": (0, 4), "textcoords": "offset points", "ha": "center", "fontsize": 9}
+                        ax.annotate(said, (at, top), **beside)
             ax.axhline(0, color="black", linewidth=0.8)
             ax.set_xticks(range(len(blocks[chosen])), map(str, blocks[chosen]))
-            ax.set_xlabel("block")
+            ax.set_xlabel("block" if ax is left else "block (another scale)")
         left.margins(y=0.1)
-        left.set_title(name, fontsize=12, fontweight="normal")
-        right.set_title("the others", fontsize=12, fontweight="normal")
+        left.set_title(f"{name}, block {blocks[0]}", fontsize=12, fontweight="normal")
+        right.set_title(f"{name}, later blocks", fontsize=12, fontweight="normal")
     axes[0, 0].set_ylabel("loss rises by (nats per token)")
     _legend_below(figure, axes[0, 0])
     style.headline(figure, title)
@@ -139,7 +142,7 @@ def draw_sinking(
         ax.axhline(0, color="black", linewidth=0.8)
         ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
         ax.set_title(f"{name}: {drawable(words)}", fontsize=12, fontweight="normal")
-        ax.set_xlabel("its h, the sign so that + pushes the words")
+        ax.set_xlabel("its h: + pushes the words, - holds them down")
     axes[0, 0].set_ylabel("log p of the words changes by (nats)")
     _legend_below(figure, axes[0, 0])
     style.headline(figure, title)
@@ -172,7 +175,7 @@ def draw_pushers_silenced(
         ax.set_yticks(steps or [low, high], [f"{p:.4g}" for p in steps or [low, high]])
         ax.minorticks_off()
         ax.set_title(name, fontsize=12, fontweight="normal")
-        ax.set_xlabel("features silenced")
+        ax.set_xlabel("features silenced (the steps are unequal)")
     axes[0, 0].set_ylabel(f"probability of {drawable(word)}")
     _legend_below(figure, axes[0, 0])
     style.headline(figure, title)

@@ -111,7 +111,7 @@ def draw_overflow(
 
     A stack that passes `limit` ends there in a cross. The lines of a kind have one colour and one name.
     """
-    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.9), width_ratios=(1.7, 1))
+    figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 4.2), sharey=True)
     for ax, (weights, kinds) in zip(axes, panels.items(), strict=True):
         for label, (colour, rows) in kinds.items():
             for i, row in enumerate(rows):
@@ -123,14 +123,14 @@ def draw_overflow(
                     ax.plot(last + 1, limit, "x", color=colour, markersize=9)
         ax.set_xlabel("blocks")
         ax.set_title(weights, fontsize=12, fontweight="normal")
+        ax.axhline(limit, color="black", linewidth=1, linestyle="--")
     axes[0].set_yscale("log")
-    axes[0].axhline(limit, color="black", linewidth=1, linestyle="--")
-    end = len(next(iter(next(iter(panels.values())).values()))[1][0]) - 1
-    axes[0].text(end, limit / 10, "the largest float32", ha="right", va="top")
-    axes[0].set(ylim=(0.1, 1e41), ylabel="RMS of the stream")
-    axes[1].set_ylim(0, None)
-    axes[0].legend(loc="center right")
-    axes[1].legend(loc="lower right")
+    for ax, place in zip(axes, ("center right", "center left"), strict=True):
+        ax.legend(loc=place)
+    axes[0].text(axes[0].get_xlim()[1], limit / 10, "the largest float32", ha="right", va="top")
+    axes[0].set(ylim=(0.1, 1e41), ylabel="size of the stream (RMS)")
+    axes[0].set_yticks([1, 1e10, 1e20, 1e30], ["1", "$10^{10}$", "$10^{20}$", "$10^{30}$"])
+    axes[0].minorticks_off()
     style.headline(figure, title)
     return figure
 

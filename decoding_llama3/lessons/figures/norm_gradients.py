@@ -74,36 +74,36 @@ def draw_placements(parts: Sequence[str], title: str) -> Figure:
         ax.set(xlim=(0, 12), ylim=(-0.75, 2))
         ax.axis("off")
         ax.set_title(formula, fontsize=12, fontweight="normal")
-        ax.plot([0.2, 11.8], [0, 0], color=style.RESIDUAL, linewidth=6, zorder=0, solid_capstyle="butt")
+        ax.plot([0.2, 11.8], [0, 0], color=style.RESIDUAL, linewidth=11, zorder=0, solid_capstyle="butt")
         for i, part in enumerate(parts):
             _draw_part(ax, 0.8 + 11 * i / len(parts), part, before=formula.startswith("pre"))
-        ax.annotate(
-            "", (0.2, -0.55), (11.8, -0.55), arrowprops={"arrowstyle": "->", "color": style.MARKED, "linewidth": 2}
-        )
-        ax.text(6, -0.62, "the gradient's way back", color=style.MARKED, ha="center", va="top")
+        back = {"arrowstyle": "->", "color": style.MARKED, "linewidth": 2.5}
+        ax.annotate("", (0.1, 0), (11.9, 0), arrowprops=back, zorder=1)
+        ax.text(2.6, -0.38, "the gradient's way back", color=style.MARKED, ha="center", va="center")
     style.headline(figure, title)
     return figure
 
 
 def _draw_part(ax: Axes, x: float, part: str, before: bool) -> None:
     """One part with its branch off the stream; its norm stands in the branch, or on the stream after the sum."""
-    arrow = {"arrowstyle": "->", "color": "black", "linewidth": 1.2}
-    ax.annotate("", (x + 0.75, 1.3), (x, 0), arrowprops=arrow | {"connectionstyle": "angle,angleA=0,angleB=90"})
-    if before:
-        _draw_box(ax, x + 1.25, 1.3, "norm")
-        ax.annotate("", (x + 2.0, 1.3), (x + 1.6, 1.3), arrowprops=arrow)
-    else:
-        ax.plot([x + 0.7, x + 1.95], [1.3, 1.3], color="black", linewidth=1.2)
-        _draw_box(ax, x + 4.5, 0, "norm")
-    _draw_box(ax, x + 2.7, 1.3, part)
+    ax.plot([x, x, x + 3.7], [0, 1.3, 1.3], color="black", linewidth=1.2, zorder=2)
     ax.annotate(
-        "", (x + 3.7, 0.15), (x + 3.45, 1.3), arrowprops=arrow | {"connectionstyle": "angle,angleA=0,angleB=90"}
+        "", (x + 3.7, 0.2), (x + 3.7, 1.33), arrowprops={"arrowstyle": "->", "color": "black", "linewidth": 1.2}
     )
-    ax.plot(x + 3.7, 0, "o", color=style.RESIDUAL, markersize=15)
-    ax.text(x + 3.7, 0, "+", color="white", ha="center", va="center", fontweight="bold")
+    slopes = {x + 3.7: "× 1"}
+    if before:
+        _draw_box(ax, x + 0.9, 1.3, "norm")
+    else:
+        _draw_box(ax, x + 4.8, 0, "norm")
+        slopes[x + 4.8] = "× w/RMS"
+    _draw_box(ax, x + 2.5, 1.3, part)
+    ax.plot(x + 3.7, 0, "o", color=style.RESIDUAL, markersize=17, zorder=3)
+    ax.text(x + 3.7, 0, "+", color="white", ha="center", va="center", fontweight="bold", zorder=4)
+    for at, slope in slopes.items():
+        ax.text(at, -0.55, slope, color=style.MARKED, ha="center", va="center")
 
 
 def _draw_box(ax: Axes, x: float, y: float, name: str) -> None:
     colour = style.NORM if name == "norm" else "#DDDDDD"
     box = {"boxstyle": "round,pad=0.4", "facecolor": colour, "edgecolor": "white"}
-    ax.text(x, y, name, ha="center", va="center", color="white" if name == "norm" else "black", bbox=box)
+    ax.text(x, y, name, ha="center", va="center", color="white" if name == "norm" else "black", bbox=box, zorder=4)

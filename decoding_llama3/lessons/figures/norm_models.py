@@ -18,14 +18,15 @@ def draw_depth(
     """RMS of each token at each norm, in three stages; a panel for each model. The first token, which arrives
     unlike the others, is marked; the lines are the medians of the others."""
     figure, axes = _panels(panels, 4.2)
-    labels = ("as it arrives", "divided", "as it is read")
+    labels = ("arrives", "divided", "is read")
     for ax, (name, (stages, places)) in zip(axes, panels.items(), strict=True):
         x = torch.arange(len(places))
         for values, colour, label in zip(stages, (style.RESIDUAL, "black", style.NORM), labels, strict=True):
             others = values[:, 1:]
             ax.plot(x[:, None].expand_as(others), others, ".", color=colour, alpha=0.25, markersize=4)
             ax.plot(x, others.median(dim=1).values, color=colour, linewidth=2.2, label=label)
-        ax.plot(x, stages[0][:, 0], color=style.MARKED, linewidth=1.4, label="the first token, as it arrives")
+        ax.plot(x, stages[0][:, 0], color=style.MARKED, linewidth=1.4, label="first token arrives")
+        ax.plot([], [], ".", color="black", alpha=0.5, label="dots: tokens, lines: medians")
         ax.set_yscale("log")
         _name_places(ax, places, name)
     axes[0].set_ylabel("RMS of a token")
@@ -37,8 +38,8 @@ def draw_depth(
 def draw_loudest(
     panels: Mapping[str, tuple[int, Sequence[Float[Tensor, " norms"]], list[str]]], title: str
 ) -> Figure:
-    """The share of one feature in the squared length of a token: as it arrives at each norm, and as it is read
-    by attention, by the feed-forward and by the output."""
+    """The share of one feature in the squared length of the median token: as it arrives at each norm, and as it
+    is read by attention, by the feed-forward and by the output."""
     figure, axes = _panels(panels, 4.0)
     looks = {"attention": (style.NORM, "o"), "feed-forward": (style.FEED_FORWARD, "s"), "output": ("black", "D")}
     for ax, (name, (feature, (arrives, read), places)) in zip(axes, panels.items(), strict=True):
@@ -58,7 +59,7 @@ def draw_loudest(
         _name_places(ax, places, f"{name}, feature {feature}")
         ax.set_ylim(0, 1.15 * max(arrives.max().item(), read.max().item()))
         ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-    axes[0].set_ylabel("share of squared length")
+    axes[0].set_ylabel("share of squared length\n(median token)")
     _legend_below(figure, axes[0])
     style.headline(figure, title)
     return figure
@@ -67,7 +68,8 @@ def draw_loudest(
 def draw_mean_direction(
     panels: Mapping[str, tuple[Float[Tensor, " norms"], Float[Tensor, "norms draws"], list[str]]], title: str
 ) -> Figure:
-    """The share of a token along (1, ..., 1) at each norm, and the range of directions drawn by chance."""
+    """The share of a token along (1, ..., 1) at each norm, and the range and median of directions drawn by
+    chance."""
     figure, axes = _panels(panels, 3.8)
     for ax, (name, (shares, chance, places)) in zip(axes, panels.items(), strict=True):
         x = torch.arange(len(places))
@@ -76,9 +78,10 @@ def draw_mean_direction(
             x, low, high, color=style.NEUTRAL, alpha=0.35, linewidth=0, label="95 % of random directions"
         )
         ax.plot(x, shares, "o-", color=style.NORM, label="(1, ..., 1), the mean")
+        ax.plot(x, chance.median(dim=1).values, "--", color="black", linewidth=1.2, label="their median")
         ax.set_ylim(0, None)
         _name_places(ax, places, name)
-        ax.yaxis.set_major_formatter(lambda share, _: f"{share:.1%}")
+        ax.yaxis.set_major_formatter(lambda share, _: f"{share:.2%}")
     axes[0].set_ylabel("share of squared length")
     _legend_below(figure, axes[0])
     style.headline(figure, title)
@@ -96,12 +99,14 @@ def draw_weights(
         for i, values in enumerate(weights):
             values = values[:: -(-len(values) // 256)]  # more dots than that only fill the column
             across = i + 0.5 * (torch.rand(len(values), generator=generator) - 0.5)
-            ax.plot(across, values, ".", color=style.NORM, alpha=0.35, markersize=3)
-            ax.plot([i - 0.32, i + 0.32], [values.median()] * 2, color="black", linewidth=2)
+            dots, bar = ("a feature", "the median feature") if i == 0 else (None, None)
+            ax.plot(across, values, ".", color=style.NORM, alpha=0.35, markersize=3, label=dots)
+            ax.plot([i - 0.32, i + 0.32], [values.median()] * 2, color="black", linewidth=2, label=bar)
         ax.plot(range(len(marked)), marked, "o", color=style.MARKED, markersize=5, label="the loudest feature")
         ax.axhline(1, color=style.RESIDUAL, linewidth=1, linestyle="--")
         _name_places(ax, places, f"{name}, feature {feature} marked")
     axes[0].set_ylabel("learned weight of a feature")
+    _legend_below(figure, axes[0])
     style.headline(figure, title)
     return figure
 
@@ -122,5 +127,7 @@ def _name_places(ax: Axes, places: Sequence[str], title: str) -> None:
     starts = [i for i, place in enumerate(places) if place.startswith("attention")]
     shown = style.thinned(len(starts), 7)
     ax.set_xticks([*(starts[i] for i in shown), len(places) - 1], [*map(str, shown), "out"])
-    ax.set_xlabel("norm before block")
+    ax.set_xlabel(
+        "block (at the number: norm before attention;\nhalf-way to the next: before feed-forward)", fontsize=11
+    )
     ax.set_title(title, fontsize=12, fontweight="normal")

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, Rectangle, Wedge
 from torch import Tensor
 
@@ -242,17 +243,20 @@ def draw_clock(hands: Float[Tensor, "positions pairs 2"], names: Sequence[str], 
 
 
 def draw_phase_map(angles: Float[Tensor, "positions pairs"], at: int, title: str) -> Figure:
-    """The angle of every pair at every position, as a colour that comes back after a turn; `at` is marked."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.8))
+    """The angle of every pair as a colour that comes back after a turn; a frame around position `at`."""
+    figure, axes = plt.subplots(1, 2, figsize=(style.WIDTH, 3.8), width_ratios=(1, 2), sharey=True)
     turn = 2 * math.pi
-    image = ax.imshow(
-        (angles.T % turn).numpy(), cmap="twilight", vmin=0, vmax=turn, aspect="auto", interpolation="nearest"
+    looks = {"cmap": "twilight_shifted", "vmin": 0, "vmax": turn, "aspect": "auto", "interpolation": "nearest"}
+    for ax, part in zip(axes, (angles[: at + 10], angles), strict=True):
+        ax.imshow((part.T % turn).numpy(), **looks)
+        ax.set_title(f"positions 0 to {len(part) - 1}", fontsize=12, fontweight="normal")
+        ax.set_xlabel("position, m")
+    axes[0].add_patch(
+        Rectangle((at - 0.5, -0.5), 1, angles.shape[1], fill=False, edgecolor="white", linewidth=2.5)
     )
-    ax.axvline(at, color=style.MARKED, linewidth=1.5)
-    ax.text(at + 0.7, -0.8, f"position {at}", color=style.MARKED, va="bottom", clip_on=False)
-    ax.set_yticks(style.thinned(angles.shape[1], 8))
-    ax.set(xlabel="position, m", ylabel="pair, i")
-    bar = figure.colorbar(image, ax=ax, label="angle (radians)")
+    axes[0].set(xticks=sorted({0, at, len(angles[: at + 10]) - 1}), ylabel="pair, i")
+    axes[0].set_yticks(style.thinned(angles.shape[1], 8))
+    bar = figure.colorbar(axes[1].images[0], ax=axes, label="angle (radians)")
     bar.set_ticks([0, math.pi, turn], labels=["0", "π", "2π"])
     style.headline(figure, title)
     return figure
@@ -271,6 +275,10 @@ def draw_dials(
     pairs = len(before[0])
     figure, axes = plt.subplots(2, -(-pairs // 2), figsize=(style.WIDTH, 3.9))
     scales = [arrows.norm(dim=-1).max().item() for arrows in before]
+    names = {"query": (style.QUERY, 1.0), "key": (style.KEY, 1.0)}
+    names |= {f"{name}, before the turn": (colour, PALE) for name, (colour, _) in names.items()}
+    handles = [Line2D([], [], color=c, alpha=alpha, linewidth=2.5, label=n) for n, (c, alpha) in names.items()]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
     for i, ax in enumerate(axes.flat[:pairs]):
         ax.add_patch(Circle((0, 0), 1, fill=False, color="lightgrey"))
         for side, scale, colour in zip(range(2), scales, (style.QUERY, style.KEY), strict=True):

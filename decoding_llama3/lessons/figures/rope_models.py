@@ -33,6 +33,7 @@ def draw_looks_back(panels: Mapping[str, tuple[Sequence[str], Shares, Shares]], 
                     _draw_arc(
                         ax, key, query, shares[query, key].item(), style.MARKED if key == query - 1 else None
                     )
+                _draw_loop(ax, query, shares[query, query].item())
             ax.set_title(f"{name}: {how}", fontsize=12, fontweight="normal")
             ax.set(xlim=(-0.7, len(words) - 0.3), ylim=(-0.15, 1.05), yticks=[])
             shown = [drawable(word) for word in words]
@@ -68,6 +69,14 @@ def _draw_arc(ax: Axes, key: int, query: int, share: float, colour: str | None) 
     ax.plot(x, y, color=_mixed(colour, share), linewidth=_thickness(share), zorder=2 + share)
 
 
+def _draw_loop(ax: Axes, token: int, share: float) -> None:
+    """A small circle over a token for the share that it gives itself; none below 10 %."""
+    if share >= 0.1:
+        angle = np.linspace(0, 2 * np.pi, 40)
+        x, y = token + 0.17 * np.sin(angle), 0.07 * (1 - np.cos(angle))
+        ax.plot(x, y, color=_mixed(None, share), linewidth=_thickness(share), zorder=2 + share)
+
+
 def draw_one_back(panels: Mapping[str, tuple[Float[Tensor, "pairs distances"], int]], title: str) -> Figure:
     """What each pair gives to the score of a mean query and a mean key, by distance; below, the sum.
 
@@ -88,17 +97,19 @@ def draw_one_back(panels: Mapping[str, tuple[Float[Tensor, "pairs distances"], i
         below.plot(total, color=style.PREDICTION)
         below.plot(best, total[best], "o", color=style.MARKED, markersize=9)
         below.annotate(
-            f"{best} back", (best, total[best].item()), xytext=(10, 0), textcoords="offset points",
+            f"{best} back: the peak", (best, total[best].item()), xytext=(10, 0), textcoords="offset points",
             color=style.MARKED, va="center",
         )  # fmt: skip
         _mark_next_peak(below, total, best)
+        low, high = below.get_ylim()
+        below.set_ylim(low, high + 0.45 * (high - low))
         above.set_title(name, fontsize=12, fontweight="normal")
         above.legend(loc="upper right", ncols=2, handlelength=1)
         low, high = above.get_ylim()
         above.set_ylim(low, high + 0.35 * (high - low))
         below.set_xlabel("tokens back")
     axes[0, 0].set_ylabel("each pair gives")
-    axes[1, 0].set_ylabel("their sum: the score\n/ √head_dim")
+    axes[1, 0].set_ylabel("their sum: score /\n√head_dim, mean at 0")
     style.headline(figure, title)
     return figure
 
@@ -109,26 +120,31 @@ def _mark_next_peak(ax: Axes, total: Float[Tensor, " distances"], best: int) -> 
     if peaks:
         second = max(peaks, key=total.__getitem__)
         gap = (total[best] - total[second]).item()
+        ax.plot(second, total[second], "o", color="dimgrey", markersize=6)
         ax.annotate(
-            f"{gap:.1f} lower: {np.exp(-gap):.1%}\nof that share", (second, total[second].item()), (0, 6),
-            textcoords="offset points", ha="center", va="bottom", color="dimgrey", fontsize=10,
+            f"{second} back: {gap:.1f} lower, so e^-{gap:.1f} = {np.exp(-gap):.1%}\n"
+            f"of the attention that {best} back gets",
+            (second, total[second].item()), (0.98, 0.98), textcoords="axes fraction", ha="right", va="top",
+            color="dimgrey", fontsize=10, arrowprops={"arrowstyle": "-", "color": "dimgrey", "linewidth": 0.8},
         )  # fmt: skip
 
 
-def draw_bands(bands: Sequence[str], panels: Mapping[str, Mapping[str, Sequence[float]]], title: str) -> Figure:
+def draw_bands(
+    bands: Sequence[Sequence[str]], panels: Mapping[str, Mapping[str, Sequence[float]]], title: str
+) -> Figure:
     """How much the loss rises when the pairs of a band of wavelengths are changed; a panel for each way or text.
 
-    Names that are no model's take the colours of variants.
+    `bands`: what each panel calls them. Names that are no model's take the colours of variants.
     """
     figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.8), sharey=True, squeeze=False)
-    for ax, (text, rises) in zip(axes[0], panels.items(), strict=True):
+    for ax, (text, rises), names in zip(axes[0], panels.items(), bands, strict=True):
         width = 0.8 / len(rises)
         for i, (name, values) in enumerate(rises.items()):
-            across = [x + (i - (len(rises) - 1) / 2) * width for x in range(len(bands))]
-            colour = style.MODEL_COLOURS.get(name.split(":")[0], style.VARIANTS[3 + i % 4])
+            across = [x + (i - (len(rises) - 1) / 2) * width for x in range(len(names))]
+            colour = style.MODEL_COLOURS.get(name, style.VARIANTS[3 + i % 4])
             shown = ax.bar(across, values, width, color=colour, label=name)
             ax.bar_label(shown, [f"{value:.2f}" for value in values], padding=2, fontsize=10)
-        ax.set_xticks(range(len(bands)), bands, fontsize=10)
+        ax.set_xticks(range(len(names)), names, fontsize=10)
         ax.axhline(0, color="black", linewidth=0.8)
         ax.margins(y=0.45)
         ax.set_title(text, fontsize=12, fontweight="normal")
@@ -218,7 +234,7 @@ def draw_long_text(
             textcoords=("axes fraction", "data"), color=colour, va="center", fontsize=10.5, annotation_clip=False,
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 0, "shrinkB": 0},
         )  # fmt: skip
-    ax.set(xlabel="place in the text (tokens)", ylabel="loss, above that of looking back less\n(nats per token)")
+    ax.set(xlabel="place in the text (tokens)", ylabel="extra loss against seeing\nless far back (nats per token)")
     style.headline(figure, title)
     return figure
 

@@ -134,8 +134,8 @@ def draw_rules(pieces: Sequence[tuple[str, int]], rules: Sequence[tuple[str, str
         y = 1.3 + 0.75 * i
         ax.barh(y, 0.025 * left, left=0, height=0.5, color=colours[i])
         count = sum(i == other for _, other in pieces)
-        ax.text(0.04 * left, y, f"{words} ({count})", va="center")
-        ax.text(0.57 * left, y, rule, va="center", family="monospace", fontsize=10.5, parse_math=False)
+        ax.text(0.04 * left, y, f"{i + 1}. {words}: {count} piece{'s' * (count != 1)}", va="center")
+        ax.text(0.67 * left, y, rule, va="center", family="monospace", fontsize=10.5, parse_math=False)
     ax.set(xlim=(-0.3, left + 0.3), ylim=(1.3 + 0.75 * len(rules) - 0.3, -0.7))
     ax.set_axis_off()
     style.headline(figure, title)

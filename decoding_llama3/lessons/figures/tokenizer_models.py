@@ -44,29 +44,6 @@ def draw_counts(counts: Mapping[str, Mapping[str, int]], title: str) -> Figure:
     return figure
 
 
-def draw_growth(
-    llama3: Mapping[str, Sequence[tuple[int, float]]], tiny: Sequence[tuple[int, float]], title: str
-) -> Figure:
-    """Points (size of the vocabulary, characters per token): some texts by Llama 3's list, a tale by tiny's."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 3.3))
-    for (name, points), line in style.with_looks(llama3.items(), ("-", "--", ":", "-.")):
-        ax.plot(*zip(*points, strict=True), line, color=LLAMA3)
-        ax.annotate(name, points[-1], xytext=(8, 0), textcoords="offset points", va="center", color=LLAMA3)
-    own = style.MODEL_COLOURS["tiny"]
-    ax.plot(*zip(*tiny, strict=True), color=own)
-    ax.plot(*tiny[-1], "o", color=own, markersize=4)
-    ax.annotate(
-        "the tale by tiny's list", tiny[-1], xytext=(-6, 6), textcoords="offset points", ha="right", color=own
-    )
-    ax.set_xscale("log", base=2)
-    ticks = [256, 1000, 4000, 32_000, 128_000]
-    ax.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
-    ax.set(xlim=(None, 1_400_000), ylim=(0, None), xlabel="pieces in the vocabulary (logarithmic)")
-    ax.set_ylabel("characters per token")
-    style.headline(figure, title)
-    return figure
-
-
 def draw_pieces(counts: Mapping[str, Mapping[str, float]], title: str) -> Figure:
     """Characters per token of several texts with two vocabularies, a pair of dots per text."""
     figure, ax = plt.subplots(figsize=(style.WIDTH, 0.38 * len(counts) + 1.4))
@@ -111,6 +88,8 @@ def draw_never_met(
 ) -> Figure:
     """Rows of two numbers in the plane after training; of those never met also where they began, and the way."""
     figure, axes = plt.subplots(1, len(panels), figsize=(style.WIDTH, 3.7), squeeze=False)
+    limit = 1.12 * max(max(start[never].abs().max(), end.abs().max()).item() for start, end in panels.values())
+    ticks = (-5, 0, 5)
     for ax, (name, (start, end)) in zip(axes[0], panels.items(), strict=True):
         ax.plot(*end[~never].T.numpy(), "o", color=MET, markersize=5, label="met")
         for a, b in zip(start[never].tolist(), end[never].tolist(), strict=True):
@@ -120,14 +99,12 @@ def draw_never_met(
             "o",
             markerfacecolor="white",
             color=NEVER,
-            markersize=5,
+            markersize=7,
             label="never met, at first",
         )
-        ax.plot(*end[never].T.numpy(), "o", color=NEVER, markersize=6, label="never met, after training")
+        ax.plot(*end[never].T.numpy(), "o", color=NEVER, markersize=3.5, label="never met, after training")
         ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
         ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
-        limit = 1.12 * max(start[never].abs().max().item(), end.abs().max().item())
-        ticks = (-2, 0, 2)
         ax.set(xlim=(-limit, limit), ylim=(-limit, limit), aspect="equal", xticks=ticks, yticks=ticks)
         ax.set_title(name, fontsize=12, fontweight="normal")
     handles, labels = axes[0, 0].get_legend_handles_labels()
@@ -182,7 +159,7 @@ def draw_similarity(
             middles.append((start + end) / 2)
             start = end
         ax.set_yticks(middles, list(kinds))
-        ax.set_xticks([])
+        ax.set_xticks(middles, list(kinds), rotation=45, ha="right", rotation_mode="anchor")
         ax.tick_params(length=0)
         ax.spines[["left", "bottom"]].set_visible(False)
         ax.set_title(f"{name}, {len(cosines)} words", fontsize=12, fontweight="normal")

@@ -28,8 +28,8 @@ STATIONS = {
     "cache": (8.2, 4.35, 9.2, 5.15),
     "norm ": (10.15, 3.05, 10.85, 3.85),
     "feed-forward": (11.35, 3.05, 13.5, 3.85),
-    "norm  ": (15.35, 0.25, 16.05, 2.35),
-    "output": (16.55, 0.25, 17.25, 2.35),
+    "norm  ": (15.35, 0.2, 16.05, 0.9),
+    "output": (16.55, 0.2, 17.25, 0.9),
 }
 
 
@@ -47,19 +47,21 @@ def draw_ride(
     blocks, the most probable token and the probability of `answer`.
     """
     figure, (ride, depth) = plt.subplots(2, 1, figsize=(style.WIDTH, 5.9), height_ratios=(5.3, 1.9))
-    ride.set(xlim=(-0.1, 18.1), ylim=(-0.35, 5.75))
+    ride.set(xlim=(-0.1, 18.8), ylim=(-0.35, 5.75))
     ride.axis("off")
     lanes = _LANES[4 - len(words) :][::-1]
     _draw_silhouettes(ride, len(guesses) - 1)
     for i, (y, word, token) in enumerate(zip(lanes, words, ids, strict=True)):
         ride.text(1.0, y, token_label(word), ha="center", va="center", fontsize=12, zorder=5)
         ride.text(2.68, y, f"{token:,}", ha="center", va="center", fontsize=11, color=_INK)
-        ride.plot((4.0, 15.35), (y, y), color=style.RESIDUAL, linewidth=2.5, zorder=1, solid_capstyle="butt")
+        end = 15.35 if y == lanes[-1] else 15.15
+        ride.plot((4.0, end), (y, y), color=style.RESIDUAL, linewidth=2.5, zorder=1, solid_capstyle="butt")
         for x, carried in zip((4.15, 14.1), vectors, strict=True):
             _draw_numbers(ride, carried[i], x, y)
     _draw_branches(ride, lanes)
     ride.text(9.9, 0.02, "residual stream: one vector per token", ha="center", color=_INK, fontsize=11)
-    ride.text(18.1, -0.3, "reads the last line", ha="right", color=_INK, fontsize=11)
+    ride.text(16.9, 1.35, "read only\nthe last line", ha="center", va="bottom", color=_INK, fontsize=11)
+    ride.text(17.45, lanes[-1] + 0.35, "softmax", va="center", color=_INK, fontsize=11)
     ride.text(17.45, lanes[-1], token_label(answer), va="center", fontsize=12, fontweight="bold")
     _draw_depth(depth, guesses, answer)
     style.headline(figure, title)
@@ -80,9 +82,13 @@ def _draw_silhouettes(ax: Axes, n_blocks: int) -> None:
             )
         )
         middle = (left + right) / 2
-        ax.text(middle, high + 0.08, name.strip(), ha="center", va="bottom", fontsize=11, color=_INK)
+        in_block = number in (3, 4, 7, 8)  # their names stand below, clear of the arrows from RoPE and cache
+        at, va = (low - 0.1, "top") if in_block else (high + 0.08, "bottom")
+        ax.text(middle, at, name.strip(), ha="center", va=va, fontsize=11, color=_INK)
         y = low + 0.02 if number in (1, 2, 9, 10) else (low + high) / 2
         place = (middle, y - 0.12, "top") if number in (1, 2, 9, 10) else (middle, y, "center")
+        if number in (4, 8):  # what happens to the lines stands beside the number
+            place = (left + 0.35, y, "center")
         ax.text(*place[:2], str(number), ha="center", va=place[2], fontsize=12, fontweight="bold", zorder=6)
     frame = {"boxstyle": "round,pad=0,rounding_size=0.15", "fill": False, "linestyle": (0, (4, 3)), "linewidth": 1}
     ax.add_patch(FancyBboxPatch((5.2, 0.3), 8.65, 5.35, edgecolor=_INK, **frame))
@@ -90,7 +96,7 @@ def _draw_silhouettes(ax: Axes, n_blocks: int) -> None:
 
 
 def _draw_branches(ax: Axes, lanes: Sequence[float]) -> None:
-    """What reads from every stream and adds to it again; attention also carries from line to line."""
+    """What reads from every stream and adds to it again; inside attention alone something passes between lines."""
     for start, norm, part, end in ((5.5, 5.75, 6.95, 9.2), (9.85, 10.15, 11.35, 13.5)):
         for a, b, head in (
             ((start, min(lanes)), (start, _MIDDLE), False),
@@ -104,10 +110,15 @@ def _draw_branches(ax: Axes, lanes: Sequence[float]) -> None:
             ax.plot(start, y, "o", color=_INK, markersize=4, zorder=4)
             ax.plot(end + 0.25, y, "o", color="white", markeredgecolor=_INK, markersize=10, zorder=4)
             ax.text(end + 0.25, y, "+", ha="center", va="center", fontsize=11, color=_INK, zorder=5)
-    for y in lanes[:-1]:
-        _curve(ax, (7.0, y), (8.5, lanes[-1]))
+    small = [_MIDDLE + 0.4 * (y - 1.3) for y in lanes]  # the same lines inside attention and feed-forward
+    for y in small:
+        ax.plot((7.7, 9.0), (y, y), color=style.RESIDUAL, linewidth=1.2, zorder=4)
+        ax.plot((12.1, 13.3), (y, y), color=style.RESIDUAL, linewidth=1.2, zorder=4)
+        ax.plot(12.7, y, "s", color="black", markersize=3.5, zorder=5)
+    for y in small[:-1]:
+        _curve(ax, (7.8, y), (8.75, small[-1]))
     for x in (7.45, 8.7):
-        _arrow(ax, (x, _ABOVE - 0.4), (x, _MIDDLE + 0.75), True)
+        _arrow(ax, (x, _ABOVE - 0.4), (x, _MIDDLE + 0.4), True)
 
 
 def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], head: bool) -> None:
@@ -116,8 +127,8 @@ def _arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float], head:
 
 
 def _curve(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """From an earlier token's line to the last one's."""
-    way = {"arrowstyle": "-|>", "mutation_scale": 10, "connectionstyle": "arc3,rad=-0.25"}
+    """Inside attention, from an earlier token's line to the last one's."""
+    way = {"arrowstyle": "-|>", "mutation_scale": 7, "connectionstyle": "arc3,rad=-0.25"}
     ax.add_patch(FancyArrowPatch(start, end, shrinkA=0, shrinkB=1, zorder=4, color="black", linewidth=1.1, **way))
 
 

@@ -110,25 +110,13 @@ def draw_by_hand(
     return figure
 
 
-def draw_looked_up(
-    x: Float[Tensor, "tokens features"], words: Sequence[str], alike: Sequence[int], title: str
-) -> Figure:
-    """The rows that the embedding gives to the tokens of a text; those in `alike`, one token, are marked."""
-    figure, ax = plt.subplots(figsize=(style.WIDTH, 0.24 * len(words) + 1.5))
-    limit = x.abs().quantile(0.99).item()
-    image = ax.imshow(x.numpy(), cmap=style.DIVERGING, vmin=-limit, vmax=limit, aspect="auto")
-    ax.set_yticks(range(len(words)), [drawable(word) for word in words])
-    for i, tick in enumerate(ax.get_yticklabels()):
-        if i in alike:
-            tick.set(color=style.MARKED, fontweight="bold")
-    ax.set_xlabel("feature")
-    figure.colorbar(image, ax=ax, label="value", pad=0.02)
-    style.headline(figure, title)
-    return figure
-
-
 def draw_walk(
-    path: Float[Tensor, "places 2"], worth: Float[Tensor, " places"], parts: Sequence[str], word: str, title: str
+    path: Float[Tensor, "places 2"],
+    worth: Float[Tensor, " places"],
+    parts: Sequence[str],
+    word: str,
+    title: str,
+    note: str = "",
 ) -> Figure:
     """Left, the stream of one token as a walk in a plane, to one scale: towards `word`, and aside; right, `worth`.
 
@@ -137,18 +125,34 @@ def draw_walk(
     """
     figure, (ax, right) = plt.subplots(1, 2, figsize=(style.WIDTH, 4.6), width_ratios=(3, 2))
     colours = [WRITERS[part.rpartition(" ")[0]] for part in parts]
-    for colour, start, stop in zip(colours, path[:-1].tolist(), path[1:].tolist(), strict=True):
-        ax.annotate("", stop, start, arrowprops={"arrowstyle": "-|>", "color": colour, "linewidth": 2.4})
-    ax.plot(*path.T, ".", color=style.RESIDUAL, markersize=7)
+    _draw_path(ax, path, parts, colours)
+    ax.set(xlabel=drawable(f"in the direction of {word!r}"), ylabel="aside: where it moves most")
+    right.barh(range(len(worth)), worth.tolist(), color=[style.RESIDUAL, *colours], height=0.75)
+    right.set_yticks(range(len(worth)), ["embedding", *parts] if len(parts) < 20 else [""] * len(worth))
+    right.invert_yaxis()
+    right.set_xlabel(drawable(f"logit of {word!r} read off\nafter each part, above the mean"), fontsize=11)
+    if note:
+        figure.supxlabel(note, fontsize=11)
+    style.headline(figure, title)
+    return figure
+
+
+def _draw_path(ax: Axes, path: Float[Tensor, "places 2"], parts: Sequence[str], colours: Sequence[str]) -> None:
+    """The lines of a walk, to one scale, with an arrowhead and numbers for the longest."""
     longest = int(path.diff(dim=0).norm(dim=-1).argmax())
+    for i, colour in enumerate(colours):
+        ax.plot(*path[i : i + 2].T, color=colour, linewidth=2.4)
+    head = {"arrowstyle": "-|>", "color": colours[longest], "linewidth": 2.4, "shrinkA": 0, "shrinkB": 0}
+    ax.annotate("", path[longest + 1].tolist(), path[longest].tolist(), arrowprops=head)
+    ax.plot(*path.T, ".", color=style.RESIDUAL, markersize=5, zorder=3)
     towards, aside = path.diff(dim=0)[longest].tolist()
-    note = f"{parts[longest]}:\n{towards:.0f} towards, {abs(aside):.0f} aside"
+    words = f"{parts[longest]}:\n{towards:.0f} towards, {abs(aside):.0f} aside"
     middle = ((path[longest] + path[longest + 1]) / 2).tolist()
     ax.annotate(
-        note, middle, (10, 0), textcoords="offset points", color=colours[longest], va="center", fontsize=11
+        words, middle, (10, 0), textcoords="offset points", color=colours[longest], va="center", fontsize=11
     )
     start = (path[0, 0].item(), path[0, 1].item())
-    ax.annotate("embedding", start, (-8, -4), textcoords="offset points", color="#5F5F5F", ha="right", va="top")
+    ax.annotate("embedding", start, (6, 6), textcoords="offset points", color="#5F5F5F", va="bottom")
     ax.axhline(0, color="lightgrey", linewidth=1, zorder=0)
     ax.axvline(0, color="lightgrey", linewidth=1, zorder=0)
     low, high = path.min(dim=0).values, path.max(dim=0).values
@@ -157,13 +161,6 @@ def draw_walk(
     ax.set_xlim(middle[0] - 0.6 * reach, middle[0] + 0.85 * reach)
     ax.set_ylim(middle[1] - 0.55 * reach, middle[1] + 0.55 * reach)
     ax.set_aspect("equal")
-    ax.set(xlabel=drawable(f"in the direction of {word!r}"), ylabel="aside: where it moves most")
-    right.barh(range(len(worth)), worth.tolist(), color=[style.RESIDUAL, *colours], height=0.75)
-    right.set_yticks(range(len(worth)), ["embedding", *parts] if len(parts) < 20 else [""] * len(worth))
-    right.invert_yaxis()
-    right.set_xlabel(drawable(f"logit of {word!r} read off\nafter each part, above the mean"))
-    style.headline(figure, title)
-    return figure
 
 
 def draw_logits(

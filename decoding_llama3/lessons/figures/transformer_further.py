@@ -48,10 +48,17 @@ def draw_speed_ladder(rungs: Sequence[Mapping], title: str) -> Figure:
     return figure
 
 
-def draw_heads_learned(rows: Sequence[Mapping[str, float]], title: str) -> Figure:
-    """How well the best head of two kinds did its work after each step; `rows` as in tiny's learning.csv."""
+def draw_heads_learned(
+    rows: Sequence[Mapping[str, float]], span: tuple[float, float], fed: str, title: str
+) -> Figure:
+    """How well the best head of two kinds did its work after each step; `rows` as in tiny's learning.csv.
+
+    The steps of `span`, in which the training text was another, are shaded and named by `fed`.
+    """
     figure, ax = plt.subplots(figsize=(style.WIDTH, 3.4))
     steps = [row["step"] for row in rows]
+    ax.axvspan(*span, color="#E6E6E6", linewidth=0)
+    ax.text(span[0] - 0.01 * steps[-1], 1.1, fed, color="#5F5F5F", ha="right", va="top", fontsize=11)
     for kind, name, colour, height in (
         ("previous", "attends to the token before", style.VARIANTS[0], 0.93),
         ("induction", "finds what followed the previous occurrence", style.VARIANTS[2], 0.2),

@@ -23,13 +23,11 @@ class Journey:
     """One word on its way through a model: a row for the embedding and for each part that writes to the stream."""
 
     parts: Sequence[str]  # "embedding", "attention 0", "feed-forward 0", ...
-    sizes: Float[Tensor, " parts"]  # of the stream after each
     chances: Float[Tensor, " parts"]  # of the word, read off the stream after each
     said: Sequence[str]  # the word that is likeliest there
     added: Float[Tensor, " parts"]  # to the logit of the word
-    lost: Float[Tensor, " parts"]  # by how many nats its loss rises without the part; nan for the embedding
+    lost: Float[Tensor, " parts"]  # by how much its log odds fall without the part; nan for the embedding
     exchanged: Float[Tensor, "draws parts"]  # the same where the part writes as for another text
-    shapes: tuple[str, str, str]  # of ids, stream and logits
     word: str
     above: float  # the word's logit, counted from the mean of all
     of: int  # how many rows the model has
@@ -61,14 +59,11 @@ def telling_rows(added: Float[Tensor, " parts"], lost: Float[Tensor, " parts"]) 
 
 
 def draw_journey(journey: Journey, title: str) -> Figure:
-    """Four views of the same rows: the stream, the word read off it, what each part adds, what silence costs."""
+    """Three views of the same rows: the word read off the stream, what each part adds, what silence costs."""
     n = len(journey.parts)
-    figure, axes = plt.subplots(
-        1, 4, figsize=(style.WIDTH, 0.3 * n + 2.2), width_ratios=(1.2, 2, 2, 2), sharey=True
-    )
-    stream, lens, adds, lost = axes
+    figure, axes = plt.subplots(1, 3, figsize=(style.WIDTH, 0.28 * n + 2.2), sharey=True)
+    lens, adds, lost = axes
     named = {journey.loudest, *journey.missed, *journey.against}
-    _draw_river(stream, journey)
     lens.barh(range(n), journey.chances.tolist(), color=style.PREDICTION, height=0.75)
     for i, (word, p) in enumerate(zip(journey.said, journey.chances.tolist(), strict=True)):
         text = drawable(word.strip() or "␣").replace("\n", "⏎")
@@ -84,11 +79,11 @@ def draw_journey(journey: Journey, title: str) -> Figure:
     _say(lost, journey.lost, named, torch.cat([journey.lost[None], journey.exchanged]))
     _name_views(axes, journey.word)
     figure.supxlabel(_foot(journey), fontsize=11)
-    stream.set_yticks(range(n), journey.parts)
-    for i, tick in enumerate(stream.get_yticklabels()):
+    lens.set_yticks(range(n), journey.parts)
+    for i, tick in enumerate(lens.get_yticklabels()):
         if i in named:
             tick.set(color=style.MARKED, fontweight="bold")
-    stream.set_ylim(n + 0.6, -1.6)
+    lens.set_ylim(n - 0.4, -0.6)
     style.headline(figure, title)
     return figure
 
@@ -96,41 +91,24 @@ def draw_journey(journey: Journey, title: str) -> Figure:
 def _foot(journey: Journey) -> str:
     """How the panels are to be read."""
     left, draws = len(journey.parts), len(journey.exchanged)
-    note = "stream: as wide as the logarithm of its length; silenced at all tokens of the text\n"
-    note += f"dots: the part is not silent, but writes what it wrote for {draws} other texts"
+    note = "bar on the right: the part is silent at all tokens of the text (to the left of 0: the word gains);\n"
+    note += f"dots: it writes instead what it wrote for {draws} other texts"
     few = f"\n{left} of {journey.of} rows: those that add, take away or cost most, and both ends"
     return note + (few if left < journey.of else "")
 
 
 def _name_views(axes: Sequence[Axes], word: str) -> None:
-    """What each of the four panels shows, and its unit."""
-    names = ("the stream", "read off there", "adds to the logit", "costs if silenced")
-    units = ("", "probability of", "logit (0: mean) of", "nats (left: gains), on")
+    """What each of the three panels shows, and its unit."""
+    names = ("1 How far?", "2 Who adds?", "3 Who is needed?")
+    units = (
+        "probability, read off there, of",
+        "share of the final logit of",
+        "log odds lost without it, of",
+    )
     for ax, name, unit in zip(axes, names, units, strict=True):
         ax.set_title(name, fontsize=12, fontweight="normal")
-        if unit:
-            ax.axvline(0, color="black", linewidth=0.8)
-            ax.set_xlabel(drawable(f"{unit}\n{word!r}"), fontsize=11)
-
-
-def _draw_river(ax: Axes, journey: Journey) -> None:
-    """The stream as a band that widens as the logarithm of its size, and the parts that flow into it."""
-    wide = journey.sizes.log() - journey.sizes.log().min()
-    half = (0.16 + 0.5 * wide / wide.max().clamp(min=1e-9)).tolist()
-    ax.fill_betweenx(range(len(half)), [-w for w in half], half, color=style.RESIDUAL, linewidth=0)
-    for i, part in enumerate(journey.parts):
-        if i:
-            left = part.startswith("attention")
-            start = -half[i] - 0.3 if left else half[i]
-            ax.barh(i, 0.3, left=start, height=0.5, color=WRITERS[part.rpartition(" ")[0]])
-    ids, stream, logits = journey.shapes
-    ax.text(0, -0.8, ids, ha="center", va="center", fontsize=11)
-    ax.text(0, len(half) - 0.05, logits, ha="center", va="center", fontsize=11)
-    middle = len(half) // 2
-    ax.text(0, middle, stream, ha="center", va="center", fontsize=11, color="white", rotation=90)
-    ax.set(xlim=(-1.05, 1.05), xticks=[])
-    ax.spines[["left", "bottom"]].set_visible(False)
-    ax.tick_params(length=0)
+        ax.axvline(0, color="black", linewidth=0.8)
+        ax.set_xlabel(drawable(f"{unit}\n{word!r}"), fontsize=11)
 
 
 def _say(ax: Axes, values: Float[Tensor, " parts"], rows: set[int], drawn: Float[Tensor, "*draws parts"]) -> None:
@@ -187,7 +165,7 @@ def draw_spared(
             ax.plot([i - 0.45, i + 0.45], [0.8 * top, 0.86 * top], color="white", linewidth=3)
             ax.text(i, top, f"{rises[i]:.1f}", ha="center", va="bottom", fontsize=10)
         low = min(0.0, (rises - half)[whole].min().item())
-        ax.set_ylim(1.1 * low, 1.25 * top)
+        ax.set_ylim(1.1 * low, max(1.25 * top, 1.05 * (rises + half)[whole].max().item()))
         ax.axhline(0, color="black", linewidth=0.8)
         ax.set_xticks(style.thinned(len(rises), 30))
         ax.set_title(f"{name} (a cut bar: off the scale)" if cut else name, fontsize=12, fontweight="normal")

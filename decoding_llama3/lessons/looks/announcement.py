@@ -36,6 +36,8 @@ MEASURED = {
         "DROP": (58.4, 56.3, 54.4),
     },
 }
+# How many questions a test has: the papers of MMLU, BBH, ARC and DROP.
+QUESTIONS = {"MMLU": 14_042, "BBH": 6_511, "ARC-C": 1_172, "DROP": 9_536}
 # Per cent of the 164 problems: Meta's model card, OpenAI's report on GPT-4, Anthropic's card of Claude 3.
 HUMAN_EVAL = {
     "GPT-3.5": 48.1,
@@ -119,6 +121,12 @@ def gaps() -> dict[str, dict[str, float]]:
     return found
 
 
+def points_by_chance(test: str) -> float:
+    """By how many points two equal models may differ, in 95 of 100 drawings of the base models' questions."""
+    share = MEASURED["base"][test][0] / 100
+    return 100 * 1.96 * math.sqrt(2 * share * (1 - share) / QUESTIONS[test])
+
+
 def chance_to_win(points: float) -> float:
     """How often the better of two wins a comparison, by its lead on the arena's board."""
     return 1 / (1 + 10 ** (-points / 400))
@@ -154,10 +162,14 @@ def law_of_loss(n: float, tokens: float) -> float:
 
 def law(n: float) -> tuple[float, float]:
     """The loss of n parameters by the tokens read; returns it after 15 trillion, and with endless text."""
-    floor, reached, at_optimum = E + A / n**ALPHA, law_of_loss(n, READ), law_of_loss(n, 160e9)
+    best = optimal_tokens(n, A, B, ALPHA, BETA)
+    floor, reached, at_optimum = E + A / n**ALPHA, law_of_loss(n, READ), law_of_loss(n, best)
     tokens = [10 ** (10 + i / 20) for i in range(81)]
-    marks = {"160 · 10⁹": (160e9, at_optimum), "15 · 10¹², as Llama 3": (READ, reached)}
-    title = f"By the law {READ / 160e9:.0f} times the text brings {at_optimum - reached:.2f} nats; "
+    marks = {
+        f"the law's optimum, {best / 1e9:.0f} · 10⁹": (best, at_optimum),
+        "15 · 10¹², as Llama 3": (READ, reached),
+    }
+    title = f"By the law {READ / best:.0f} times the text brings {at_optimum - reached:.2f} nats; "
     title += f"the last {READ / FITTED:.0f}-fold of it lies beyond every run that was fitted"
     alt = (
         "A falling curve of loss by tokens read, dotted beyond the fitted runs, flattening towards a dashed floor."
@@ -225,8 +237,8 @@ def preferences(
     margin = (good[1] - good[0]) - (bad[1] - bad[0])
     losses = (math.log1p(math.exp(-beta * 0.0)), math.log1p(math.exp(-beta * margin)))
     title = (
-        f"Answers {good[0] - bad[0]:.0f} nats apart: loss {losses[0]:.3f} unchanged, "
-        f"{losses[1]:.3f} after {margin:+.1f} nats of change"
+        f"Preferred {good[1] - good[0]:+.1f}, other {bad[1] - bad[0]:+.1f}: m = {margin:.1f}, "
+        f"and the loss goes from {losses[0]:.3f} to {losses[1]:.3f}"
     )
     alt = "Two answers on an axis of log-probability: a hollow dot for the reference, an arrow to a full one."
     names = "the reference", subject.name

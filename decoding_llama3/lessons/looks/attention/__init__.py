@@ -21,11 +21,18 @@ from decoding_llama3.lessons.looks.attention.mechanism import (
     two_needs,
     wiring,
 )
-from decoding_llama3.lessons.looks.attention.models import block_heads, handed_over, head_kinds, two_ways
+from decoding_llama3.lessons.looks.attention.models import (
+    block_heads,
+    blocks_that_matter,
+    handed_over,
+    head_kinds,
+    two_ways,
+)
 from decoding_llama3.lessons.looks.attention.sinks import first_token
 
 __all__ = [
     "block_heads",
+    "blocks_that_matter",
     "cache_roofline",
     "circuit_forming",
     "copying_heads",

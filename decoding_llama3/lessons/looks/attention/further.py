@@ -1,7 +1,7 @@
 """Part 5, going further - heads that copy, how they form, and what each head of a model is worth."""
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float, Int
@@ -56,38 +56,44 @@ def copying_heads(*subjects: Subject | None) -> None:
 
 
 def copying_silenced(subject: Subject, text: str, draws: int = 10) -> None:
-    """Loss on words said again without the copying heads, without those on the token before, and with controls:
-    each block's attention as a whole, and as many heads drawn by chance.
+    """Loss on words said again without the copying heads, without those on the token before, without each block,
+    and without as many others, drawn by chance from all blocks and from all but the dearest.
     """
     model, ids = subject.model, subject.ids(text)
     tokens, periods = repeats_for(subject)
     scores = heads.head_scores(model, tokens, periods)
-    named = {
-        "heads that copy": heads_above(scores["induction"]),
-        "heads on the token before": heads_above(scores["previous"]),
-    }
+    kinds = {"heads that copy": "induction", "heads on the token before": "previous"}
+    named = {name: heads_above(scores[kind]) for name, kind in kinds.items()}
     even = evenness(attention_maps(subject, text))
     whole, tale = heads.repeat_losses(model, tokens, periods)[1], probe.loss_of(model, ids)
 
-    every = itertools.product(range(model.config.n_layers), range(model.config.n_heads))
+    blocks, n_heads = range(model.config.n_layers), model.config.n_heads
+    every = itertools.product(blocks, range(n_heads))
     others = sorted(set(every) - {pair for silent in named.values() for pair in silent})
 
-    def rises_without(silent: Iterable[tuple[int, int]]) -> tuple[float, float]:
+    def rise_without(silent: Heads) -> float:
         with heads.without_heads(model, silent):
-            return heads.repeat_losses(model, tokens, periods)[1] - whole, probe.loss_of(model, ids) - tale
+            return heads.repeat_losses(model, tokens, periods)[1] - whole
 
+    def rises_without(silent: Heads) -> tuple[float, float]:
+        with heads.without_heads(model, silent):
+            on_the_tale = probe.loss_of(model, ids) - tale
+        return rise_without(silent), on_the_tale
+
+    by_block = [rises_without([(block, head) for head in range(n_heads)]) for block in blocks]
+    dearest = max({block for block, _ in others}, key=lambda block: by_block[block][0], default=0)
+    elsewhere = [pair for pair in others if pair[0] != dearest]
     rows = []
     for name, silent in named.items():
         rows.append([f"the {len(silent)} {name}", *map("{:+.2f}".format, rises_without(silent)), ""])
-        drawn = by_chance(others, len(silent), draws)
-        rises = [rises_without(chosen)[0] for chosen in drawn]
-        rows.append([f"{len(drawn[0])} others, {draws} draws", f"{min(rises):+.2f} to {max(rises):+.2f}", "", ""])
-    for block in range(model.config.n_layers):
-        silent = [(block, head) for head in range(model.config.n_heads)]
-        rows.append(
-            [f"block {block}, all heads", *map("{:+.2f}".format, rises_without(silent)), f"{even[block]:.0%}"]
-        )
-    header = ["attention silenced", "words said again", "the tale", "how even its weights are"]
+        for pool, of in ((others, ""), (elsewhere, f", none of block {dearest}")):
+            drawn = by_chance(pool, len(silent), draws)
+            rises = [rise_without(chosen) for chosen in drawn]
+            spread = f"{min(rises):+.2f} to {max(rises):+.2f}"
+            rows.append([f"{len(drawn[0])} of the {len(pool)} others{of}, {draws} draws", spread, "", ""])
+    for block, rises in enumerate(by_block):
+        rows.append([f"block {block}, all heads", *map("{:+.2f}".format, rises), f"{even[block]:.0%}"])
+    header = ["attention silenced", "words said again", "the tale", "keys in use (step 3), as a share of all"]
     show_table(rows, header, f"rise of the loss, in nats per token; said again, with all heads, it is {whole:.2f}")
 
 
@@ -125,10 +131,10 @@ def circuit_forming() -> dict[str, float]:
     last = {kind: [seen[-1] for seen in seeds.values()] for kind, seeds in by_kind.items()}
     means = {kind: sum(sight.accuracy for sight in seen) / len(seen) for kind, seen in last.items()}
     times = rise_times(steps, curves["two blocks"])
+    within = " to ".join(f"{t}" for t in sorted({min(times), max(times)}))
     title = (
-        f"With two blocks from 30 to 90 % within {' to '.join(f'{t}' for t in sorted({min(times), max(times)}))} "
-        f"steps, at the end "
-        f"{means['two blocks']:.0%}; with one block {means['one block']:.0%}"
+        f"Two blocks learn to copy {means['two blocks']:.0%}, from 30 to 90 % within {within} steps; "
+        f"one block ends at {means['one block']:.0%}"
     )
     alt = "Thin lines of the share predicted by step of training, one a seed, for one block and for two."
     show_figure(figures.draw_forming(steps, curves, title), alt)
@@ -143,13 +149,13 @@ def circuit_forming() -> dict[str, float]:
         for kind, seen in last.items()
     ]
     header = [
-        "after training, lowest to highest of 5 seeds",
-        "repeats, predicted",
-        "repeats after 9 letters",
-        "weight on the letter before",
-        "weight on what came next",
-    ]
-    show_table(rows, header)
+        "after training, lowest to highest of 5 seeds", "repeats, predicted", "repeats after 9 letters",
+        "weight on the letter before", "weight on what came next",
+    ]  # fmt: skip
+    caption = (
+        "weights: of the best head, in rows that begin again after 5 to 14 letters, whatever it was trained on"
+    )
+    show_table(rows, header, caption)
     return means
 
 

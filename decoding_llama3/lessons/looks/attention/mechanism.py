@@ -197,14 +197,18 @@ def dice(steps: int = 200, throws: int = 16) -> dict[str, float]:
     starts = range(0, steps - steps % 10, 10)  # each point is the mean of ten steps
     shown = {name: [sum(losses[i : i + 10]) / 10 for i in starts] for name, losses in curves.items()}
     last = {name: losses[-1] for name, losses in shown.items()}
-    levels = {"a fair die, ln 6 =": math.log(6), f"only the last of {throws} unknown:": math.log(6) / throws}
+    levels = {
+        "chance, ln 6 =": math.log(6),
+        f"if {throws - 1} of {throws} throws are copied, ln 6 / {throws} =": math.log(6) / throws,
+    }
     rows = torch.randint(6, (256, throws + 1), generator=torch.Generator().manual_seed(1))
     logits = models["without it"](rows[:, :-1])[:, -1]
     at_the_end = F.cross_entropy(logits, rows[:, -1]).item()
     title = (
-        f"Without the mask {last['without it']:.2f} nats per throw, where chance allows {math.log(6):.2f}; "
-        f"but {at_the_end:.2f} at the last place"
+        f"The model without the mask ends at {last['without it']:.2f} nats per throw, the one with it at "
+        f"{last['with the mask']:.2f}; chance allows {math.log(6):.2f}"
     )
+    print(f"without the mask, at the last place of a row: {at_the_end:.2f} nats")
     alt = "Two curves of the loss: with the mask it stays at chance, without it falls far below."
     show_figure(figures.draw_dice([i + 10 for i in starts], shown, levels, title), alt)
     return last | {"at the last place": at_the_end}
@@ -235,7 +239,7 @@ def mixture(
     weights, v = weights[: at + 1], v[: at + 1]
     best = int(weights.argmax())
     title = (
-        f"'{words[at]}' gives '{words[best]}' {weights[best]:.0%} of its weight, and takes so much of its value"
+        f"'{words[at]}' gives '{words[best]}' {weights[best]:.0%} of its weight, and takes that share of its value"
     )
     alt = "Bars of the weight of each word so far; beside them its weighted value as a strip, and their sum."
     show_figure(figures.draw_mixture(weights, v, words[: at + 1], title), alt)
@@ -264,11 +268,10 @@ def head_outputs(
     columns = attention.wo.weight.unflatten(1, (len(y), -1))  # (dim, heads, head_dim)
     written = torch.einsum("dhf,hf->hd", columns, y[:, at]).float().cpu()
     lengths, together = written.norm(dim=-1), written.sum(0).norm().item()
-    most = int(lengths.argmax())
     favourite = [words[int(row.argmax())] for row in weights[:, at]]
     title = (
-        f"At '{words[at]}' head {most} writes the longest vector, {lengths[most]:.1f}; "
-        f"the sum of the {len(y)} is {together:.1f} long"
+        f"At '{words[at]}' the vectors of the {len(y)} heads are {lengths.sum():.1f} long in all, "
+        f"and {together:.1f} when added: they partly cancel"
     )
     alt = "A bar for each head: the length of the vector that it adds to the stream, and one for their sum."
     show_figure(
@@ -290,7 +293,7 @@ def growing_cache(subject: Subject, text: str, block: int) -> None:
     head_dim = model.config.head_dim
     title = (
         f"Each token adds a row that {'never changes' if kept else 'changes'}: {head_dim} numbers here, "
-        f"{numbers:,} with the values, all heads and all blocks"
+        f"{numbers:,} with the values, all sets and all blocks"
     )
     alt = "Three pictures of one key store: after a third of the words, after two thirds, after all."
     show_figure(figures.draw_cache(moments, counts, words, f"block {block}, keys of set 0", title), alt)

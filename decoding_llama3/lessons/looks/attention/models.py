@@ -19,25 +19,47 @@ START = 16  # the first few tokens have little to choose from
 LENGTH = 48  # tokens of a tale
 
 
-def handed_over(text: str, *subjects: Subject | None) -> None:
+def handed_over(text: str, subject: Subject) -> None:
     """Without which block's attention a prediction is gone; whose, given to the next such word, brings it there.
 
     The word is the one that stands most often in `text`, the prediction what comes after its first occurrence.
     """
-    panels, told, word, guess = {}, [], "", ""
-    for subject in present(*subjects):
-        chosen, places = places_of_repeated(subject, text)
-        whole, rows, guess = attention_exchanged(subject, chosen, places)
-        panels[subject.name], word = (whole, rows), subject.words(chosen)[places[0]]
-        most = int(rows[2].argmax())
-        told.append(f"that of {subject.name}'s block {most} gives '{guess}' {rows[2, most]:.2f}")
-    title = f"Attention handed from the first '{word}' to the second: {', '.join(told)} there"
-    names = "without the block", "loss on the other words", "handed over"
+    text, places = places_of_repeated(subject, text)
+    whole, rows, guess = attention_exchanged(subject, text, places)
+    word, least, most = subject.words(text)[places[0]], int(rows[0].argmin()), int(rows[2].argmax())
+    title = (
+        f"Without the attention of {subject.name}'s block {least}, {rows[0, least]:.2f} of '{guess}' is left; "
+        f"block {most}'s, handed over, gives it {rows[2, most]:.2f}"
+    )
+    names = (
+        f"1. '{guess}' after the first '{word}', the attention of this block silenced",
+        "2. all other words, the attention of this block silenced",
+        f"3. '{guess}' after the second '{word}', what this block brought to the first handed over",
+    )
     units = "probability", "rise, nats per token", "probability"
     alt = (
         "Bars for each block: a word's probability without its attention, the other words' loss, and handed over."
     )
-    show_figure(figures.draw_handed_over(panels, names, units, title), alt)
+    show_figure(figures.draw_handed_over(whole, rows, names, units, title), alt)
+
+
+def blocks_that_matter(text: str, subject: Subject, most: int = 5) -> None:
+    """The numbers of `handed_over` as a table, for the blocks without which the word is least likely."""
+    text, places = places_of_repeated(subject, text)
+    whole, rows, guess = attention_exchanged(subject, text, places)
+    best = int(rows[2].argmax())
+    shown = [
+        [f"{block}", f"{rows[0, block]:.3f}", f"{rows[1, block]:+.2f}", f"{rows[2, block]:.3f}"]
+        for block in rows[0].argsort()[:most].tolist()
+    ]
+    header = [
+        f"{subject.name}'s block", f"'{guess}', the block silenced", "rise of the loss on all other words",
+        f"'{guess}' at the second place, handed over",
+    ]  # fmt: skip
+    caption = (
+        f"with all blocks '{guess}' has {whole:.3f}; handed over, block {best} gives it most, {rows[2, best]:.3f}"
+    )
+    show_table(shown, header, caption)
 
 
 def attention_exchanged(

@@ -21,7 +21,7 @@ KINDS = 3  # hidden in all blocks, hidden from a block on, muted from it on
 
 def first_token(text: str, *subjects: Subject | None, controls: tuple[int, ...] = (4, 9)) -> None:
     """What it costs to hide the first token from all later ones, in all blocks or from the block on before which
-    it is longest, and to mute its value there; whether the next takes its place; how much its word decides.
+    it is longest, and to mute its value there; how long its value is; whether the next token takes its place.
 
     Hidden: its weight is zero, and the others' add up to 1 without it. Muted: it keeps its weight, but its value
     is zero. The same is done with two tokens near it.
@@ -29,30 +29,40 @@ def first_token(text: str, *subjects: Subject | None, controls: tuple[int, ...] 
     places = (0, *controls)
     for subject in present(*subjects):
         ids, words = subject.ids(text)[:, :LENGTH], subject.words(text)
-        others = [subject.tokenizer.encode(word)[0] for word in ("You", "The", "Once")]
         maps = probe.attention_weights(subject.model, ids)
         share = torch.stack([layer[0, :, START:].float().mean(dim=(0, 1)).cpu() for layer in maps]).mean(0)
         sizes, rows = lengths_by_block(subject.model, ids)[0], []
         start = int(sizes[:, 0].argmax())
+        values = value_lengths(subject.model, ids, start)
         rises, hidden_sizes = rises_without_tokens(subject.model, ids, places, start)
-        for i, (place, costs) in enumerate(zip(places, rises, strict=True)):
+        for place, costs in zip(places, rises, strict=True):
             name = f"{words[place]!r}, {'the first' if place == 0 else f'token {place}'}"
-            alike = value_cosines(subject.model, ids, place, others, start)
-            next_one = f"{hidden_sizes[i, start, place + 1]:.1f} x"
-            measured = f"{sizes[start, place]:.1f} x", f"{share[place]:.1%}", next_one
-            rows.append(
-                [name, *measured, *(f"{round(cost, 2) + 0:+.2f}" for cost in costs), f"{round(alike, 2) + 0:.2f}"]
-            )
+            told = (f"{round(cost, 2) + 0:+.2f}" for cost in costs)
+            rows.append([name, f"{share[place]:.1%}", f"{values[place]:.2f} x", *told])
         caption = (
-            f"{subject.name}: lengths before block {start}, where the first token is longest, as multiples of the "
-            f"median; weight: mean of all heads, tokens {START} to {ids.shape[1] - 1}; rise of the loss after "
-            f"token {START}, in nats per token"
+            f"{subject.name}. Weight: mean of all heads, tokens {START} to {ids.shape[1] - 1}. Length: mean over "
+            f"the blocks from {start} on, in multiples of the median token's. Then the rise of the loss, in nats "
+            "per token."
         )
         header = [
-            "token", "its length", "weight it gets", "next token's length, this one hidden", "hidden",
-            f"hidden from block {start}", f"muted from block {start}", f"value from block {start}, likeness",
+            "token", "weight it gets", "length of its value", "hidden in all blocks",
+            f"hidden from block {start} on", f"muted from block {start} on",
         ]  # fmt: skip
         show_table(rows, header, caption)
+        print(
+            f"before block {start} the vector of the first token is {sizes[start, 0]:.1f} times as long as the "
+            f"median one; if it is hidden in all blocks, the next token's is {hidden_sizes[0, start, 1]:.1f} "
+            "times as long"
+        )
+
+
+def value_lengths(model: Transformer, ids: Tensor, start: int) -> Float[Tensor, " seq"]:
+    """How long each token's values are, in multiples of their median over the tokens: a mean from `start` on."""
+    names = probe.names_of(model, "attention.wv")[start:]
+    with probe.recording(model, names) as record:
+        model.hidden(ids)
+    sizes = torch.stack([record.outputs[name][0].float().cpu().norm(dim=-1) for name in names])
+    return (sizes / sizes.median(dim=-1, keepdim=True).values).mean(0)
 
 
 def lengths_by_block(model: Transformer, ids: Tensor) -> Float[Tensor, "batch blocks seq"]:
@@ -62,19 +72,6 @@ def lengths_by_block(model: Transformer, ids: Tensor) -> Float[Tensor, "batch bl
         model.hidden(ids)
     sizes = torch.stack([record.inputs[name].float().cpu().norm(dim=-1) for name in names], dim=1)
     return sizes / sizes.median(dim=-1, keepdim=True).values
-
-
-def value_cosines(model: Transformer, ids: Tensor, place: int, others: Sequence[int], start: int) -> float:
-    """How alike, from block `start` on, the value at one place is to the one that another word would have there:
-    the least mean cosine over the blocks that any of `others` gives.
-    """
-    names = probe.names_of(model, "attention.wv")[start:]
-    rows = ids[:, : place + 1].repeat(1 + len(others), 1)
-    rows[1:, place] = torch.tensor(others, device=ids.device)
-    with probe.recording(model, names) as record:
-        model.hidden(rows)
-    values = torch.stack([record.outputs[name][:, place].float().cpu() for name in names])
-    return torch.cosine_similarity(values[:, :1], values[:, 1:], dim=-1).mean(0).min().item()
 
 
 def rises_without_tokens(

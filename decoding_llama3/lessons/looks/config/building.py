@@ -19,15 +19,22 @@ from decoding_llama3.lessons.subject import Subject
 from decoding_llama3.transformer import Transformer
 
 # Where a sentence is looked at on its way through a model, from the bottom to the top. What reads the same rows
-# stands side by side; norms are left out, because they change no shape.
+# stands side by side; norms are left out, because they change no shape. Where no module is named, the rows are
+# those that the next one reads.
 STAGES = {
     "embedding": ("tok_embeddings",),
     "wq, wk, wv": ("layers.0.attention.wq", "layers.0.attention.wk", "layers.0.attention.wv"),
+    "attention": (),
     "wo": ("layers.0.attention",),
     "w_gate, w_up": ("layers.0.feed_forward.w_gate", "layers.0.feed_forward.w_up"),
+    "their product": (),
     "w_down": ("layers.0.feed_forward",),
     "after all blocks": ("norm",),
     "output": ("output",),
+}
+READ_BY = {
+    "attention": lambda block: block.attention.wo.weight.shape[1],
+    "their product": lambda block: block.feed_forward.w_down.weight.shape[1],
 }
 
 
@@ -89,8 +96,8 @@ def shapes_by_step(text: str, subject: Subject, name: str, config: LlamaConfig) 
             model(torch.empty(ids.shape, dtype=torch.long, device="meta"))
         stages = [figures.Rung("ids", (1,))]
         for stage, places in STAGES.items():
-            widths = [record.outputs[place].shape[-1] for place in places]
-            inside = places[0].startswith("layers")
+            widths = [record.outputs[place].shape[-1] for place in places] or [READ_BY[stage](model.layers[0])]
+            inside = not places or places[0].startswith("layers")
             stages.append(figures.Rung(stage, widths, added=inside and len(places) == 1, inside=inside))
         panels[label] = stages, model.config.n_layers
     title = f"{ids.shape[1]} tokens are {ids.shape[1]} rows all the way; only the length of a row changes"

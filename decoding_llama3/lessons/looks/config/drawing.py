@@ -53,7 +53,7 @@ def moved(config: LlamaConfig, field: str, times: float) -> Figure:
 
 
 def towers(configs: Mapping[str, LlamaConfig], real: Subject | None = None) -> None:
-    """Models side by side, from the smallest to the largest, each at its own scale; the real one among them."""
+    """Models side by side, from the smallest to the largest, all of one area; the real one among them."""
     found = {**configs, **{subject.name: subject.model.config for subject in present(real)}}
     models = dict(sorted(found.items(), key=lambda pair: pair[1].n_params))
     words = {
@@ -62,12 +62,12 @@ def towers(configs: Mapping[str, LlamaConfig], real: Subject | None = None) -> N
     }
     low, high = (f(models, key=lambda name: share_of_tables(models[name])) for f in (min, max))
     title = (
-        f"Tables of tokens hold {share_of_tables(models[high]):.0%} of {high}, "
+        f"Equal areas: tables of tokens hold {share_of_tables(models[high]):.0%} of {high}, "
         f"{share_of_tables(models[low]):.0%} of {low}"
     )
     alt = (
-        "Models as buildings side by side, each at its own scale, low and broad or high and narrow; below each a "
-        "square that stands for so many parameters."
+        "Models as buildings side by side, all of the same area, low and broad or high and narrow; below each its "
+        "parameters and the share of its tables."
     )
     show_figure(figures.draw_towers(words, title), alt)
 

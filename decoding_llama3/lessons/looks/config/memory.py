@@ -71,7 +71,7 @@ def equal_work() -> dict[str, float]:
     )
     alt = (
         "Left dots of bits per byte for shapes in groups, a dashed line at tiny's shape; right lines of bits per "
-        "byte by the tokens read, one per width."
+        "byte by the tokens read, one per width, the work written at each point."
     )
     show_figure(figures.draw_equal_work(groups, own, _by_tokens(runs), title), alt)
     longer = {run["vocab_size"]: run["bits_per_byte"] for run in runs if run["flops"] > 1e14}
@@ -87,13 +87,15 @@ def _shape(run: dict[str, float]) -> tuple[float, ...]:
     return tuple(run[key] for key in ("layers", "dim", "vocab_size", "seed"))
 
 
-def _by_tokens(runs: Sequence[dict[str, float]]) -> dict[str, dict[float, float]]:
-    """Bits per byte by the tokens read, for each width of six blocks of which there are two runs or more."""
+def _by_tokens(runs: Sequence[dict[str, float]]) -> dict[str, dict[float, tuple[float, str]]]:
+    """Bits per byte by the tokens read, and the work, for each width of six blocks of which there are two runs."""
     found = {}
     for dim in (256, 192, 320):
         chosen = [run for run in runs if _shape(run) == (6, dim, 4096, 3)]
         ordered = sorted(chosen, key=lambda run: run["tokens"])
-        found[f"dim {dim}"] = {run["tokens"]: run["bits_per_byte"] for run in ordered}
+        found[f"dim {dim}"] = {
+            run["tokens"]: (run["bits_per_byte"], f"{round(2 * run['flops'] / 8.2e13) / 2:g}x") for run in ordered
+        }
     return found
 
 

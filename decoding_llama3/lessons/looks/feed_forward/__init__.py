@@ -5,6 +5,7 @@ from decoding_llama3.lessons.looks.feed_forward.mechanism import (
     branches,
     gate_curves,
     hinges,
+    only_with_both,
     paired,
     row_times_token,
     seen_whole,
@@ -15,7 +16,6 @@ from decoding_llama3.lessons.looks.feed_forward.mechanism import (
 from decoding_llama3.lessons.looks.feed_forward.models import (
     as_table,
     closed_gates,
-    how_few,
     silenced_parts,
     strongest_few,
 )
@@ -34,11 +34,11 @@ __all__ = [
     "feature_in_text",
     "gate_curves",
     "hinges",
-    "how_few",
     "kinds",
     "loudness_at_start",
     "matrix_timings",
     "most_awake",
+    "only_with_both",
     "paired",
     "pushed_word",
     "row_times_token",

@@ -169,14 +169,40 @@ def gate_curves() -> None:
     show_figure(figures.draw_gate_curves(z, curves, title), alt)
 
 
-def branches(subject: Subject, texts: Sequence[str], block: int, feature: int) -> None:
-    """What one hidden feature reads, in its gate and in its value branch, at the end of each of some texts."""
-    rows = []
+def branches(subject: Subject, texts: Sequence[str], block: int, feature: int) -> list[float]:
+    """What one hidden feature reads, in its gate and in its value branch, at the end of each of some texts.
+
+    Returns its h for each of them.
+    """
+    rows, h = [], []
     for text in texts:
         passage = passage_of(subject, text, block)
         found = (passage.g, passage.gate, passage.u, passage.h)
         rows.append([text, *(f"{values[feature]:+.2f}" for values in found)])
+        h.append(passage.h[feature].item())
     show_table(rows, ["text", "g", "gate, silu(g)", "u", "h"], f"feature {feature:,} of block {block}")
+    return h
+
+
+def only_with_both(
+    subject: Subject, words: tuple[str, str], others: Sequence[tuple[str, str]], block: int, feature: int
+) -> list[float]:
+    """Which share of a feature's h at the end of "one two a" is there only if both words are, a row for each pair.
+
+    That is h with both, less what each word brings when the other is exchanged. Returns the shares.
+    """
+
+    def h_of(first: str, second: str) -> float:
+        return passage_of(subject, f"{first} {second} a", block).h[feature].item()
+
+    rows, shares, both = [], [], h_of(*words)
+    for first, second in others:
+        neither, one, two = h_of(first, second), h_of(words[0], second), h_of(first, words[1])
+        shares.append((both - one - two + neither) / both)
+        rows.append([f"{first} {second}", *(f"{h:+.1f}" for h in (neither, one, two, both)), f"{shares[-1]:.0%}"])
+    header = ["in their place", "h with neither", f"{words[0]} alone", f"{words[1]} alone", "both"]
+    show_table(rows, [*header, "only with both"])
+    return shares
 
 
 def alone(subject: Subject, text: str, block: int) -> None:

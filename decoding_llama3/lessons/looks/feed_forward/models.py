@@ -71,10 +71,16 @@ def as_table(text: str, *subjects: Subject | None, draws: int = 3) -> None:
         blocks = sorted({0, n // 2, n - 1}) if is_slow(model) else list(range(n))
         names, before = probe.names_of(model, "feed_forward"), probe.loss_of(model, ids)
         first, rows = table_rows(subject, ids, names, 3 if is_slow(model) else 8)
-        generator, n_draws = torch.Generator().manual_seed(0), 1 if is_slow(model) else draws
-        orders = [torch.randperm(ids.shape[1] - 1, generator=generator) for _ in range(n_draws)]
+        generator = torch.Generator().manual_seed(0)
+        orders = [torch.randperm(ids.shape[1] - 1, generator=generator) for _ in range(draws)]
         rises = {
-            kind: [] for kind in ("silenced", "one vector for all", "rows of other tokens", "each its own row")
+            kind: []
+            for kind in (
+                "silenced",
+                "one vector for all",
+                "rows of other tokens (line: all draws)",
+                "each its own row",
+            )
         }
         for block in blocks:
             own = rows[block]
@@ -169,42 +175,6 @@ def _zeroing(share: float, generator: torch.Generator) -> Callable[[Tensor], Ten
     return lambda y: y * (torch.rand(y.shape, generator=generator) >= share).to(y.device)
 
 
-def how_few(text: str, *subjects: Subject | None, draws: int = 8) -> dict[str, list[float]]:
-    """How many hidden features hold half of a token's sum of squares: a mean over the tokens and blocks.
-
-    Of the value branch, of the gate, and of their product. As controls the gates are paired with the values of
-    other features of the token, or with the values of the same features for another token. Returns the five
-    numbers by the name of the model.
-    """
-    rows, found = [], {}
-    for subject in present(*subjects):
-        names = [probe.names_of(subject.model, f"feed_forward.{w}") for w in ("w_gate", "w_up", "w_down")]
-        with probe.recording(subject.model, [name for kind in names for name in kind]) as record:
-            subject.model.hidden(some_ids(subject, text))
-        generator, counts = torch.Generator().manual_seed(0), []
-        for gate_name, up, down in zip(*names, strict=True):
-            gate, u = (record.outputs[name][0, 1:].float().cpu() for name in (gate_name, up))
-            h, gate = record.inputs[down][0, 1:].float().cpu(), F.silu(gate)
-            chance, n_draws = torch.zeros(2), 2 if is_slow(subject.model) else draws
-            for _ in range(n_draws):
-                features = torch.rand(u.shape, generator=generator).argsort(dim=-1)
-                tokens = torch.randperm(len(u), generator=generator)
-                others = gate * u.gather(1, features), gate * u[tokens]
-                chance += torch.tensor([_count_half(values) for values in others]) / n_draws
-            counts.append([*map(_count_half, (u, gate)), *chance.tolist(), _count_half(h)])
-        found[subject.name] = torch.tensor(counts).mean(dim=0).tolist()
-        rows.append([subject.name, subject.model.config.hidden_dim, *(f"{n:.1f}" for n in found[subject.name])])
-    header = ["half is held by", "of", "value branch", "gate", "gate × value of another feature",
-              "gate × value of another token", "product"]  # fmt: skip
-    show_table(rows, header)
-    return found
-
-
-def _count_half(values: Float[Tensor, "tokens hidden"]) -> float:
-    power = values.square().sort(dim=-1, descending=True).values
-    return (1 + (power.cumsum(-1) < 0.5 * power.sum(-1, keepdim=True)).sum(-1)).float().mean().item()
-
-
 def strongest_few(text: str, *subjects: Subject | None, draws: int = 2) -> None:
     """The loss when only some hidden features of each block are kept: the strongest of each token.
 
@@ -230,8 +200,8 @@ def strongest_few(text: str, *subjects: Subject | None, draws: int = 2) -> None:
         panels[subject.name] = shares, rises
         (strongest,), (common,) = rises["the strongest of each token"], rises["the same for all tokens"]
         at = next((i for i, rise in enumerate(strongest) if rise < 0.05), len(shares) - 1)
-        found.append(f"{shares[at]:.0%} in {subject.name}: {strongest[at]:+.2f} ({common[at]:+.1f})")
-    title = f"The strongest features of each token are kept (the same for all): {', '.join(found)}"
+        found.append(f"{shares[at]:.0%} of {subject.name}'s {strongest[at]:+.2f} or {common[at]:+.1f}")
+    title = f"Loss if each token keeps its own strongest features, or all the same: {', '.join(found)}"
     alt = "The rise of the loss by the share of hidden features kept, in three ways to choose them."
     show_figure(figures.draw_few(panels, title), alt)
 

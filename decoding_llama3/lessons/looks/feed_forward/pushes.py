@@ -16,6 +16,8 @@ from decoding_llama3.lessons.show import ordinary_ids, show_figure, show_table
 from decoding_llama3.lessons.subject import Subject, present
 from decoding_llama3.transformer import Transformer
 
+CONTROLS = ("drawn by chance", "that write as much")
+
 
 def sinking(text: str, words: str, *subjects: Subject | None, draws: int = 5) -> None:
     """The feature of the last block but one that pushes these words, silenced: what becomes of their probability.
@@ -49,8 +51,8 @@ def sinking(text: str, words: str, *subjects: Subject | None, draws: int = 5) ->
             control,
         )
         own, others = (values[..., loudest].abs().mean() for values in (change, control))
-        found.append(f"{subject.name} {own:.2f} (others {others:.2f})")
-    title = f"Where the feature is loud, silencing it moves its words by, in nats: {', '.join(found)}"
+        found.append(f"{own:.2f} nats in {subject.name} (others {others:.2f})")
+    title = f"Where the feature is loud, silencing it moves its words by {', '.join(found)}"
     alt = "A dot per token: the feature there, with its sign, and how the log p of its words changes without it."
     show_figure(figures.draw_sinking(panels, title), alt)
 
@@ -106,27 +108,25 @@ def pushed_word(
         names = probe.names_of(model, "feed_forward.w_down")[len(model.layers) // 2 :]
         pushes, size = pushes_and_size(subject, ids, names, token)
         order = pushes.argsort(descending=True)
-        p = _probabilities(model, ids, names, _sets_to_silence(order, size, counts, draws))
-        found_p = p[:, token].view(-1, len(counts))
-        pushers, others = (
-            found_p[0].tolist(),
-            {"drawn by chance": found_p[1::2], "that write as much": found_p[2::2]},
-        )
+        sets = _sets_to_silence(order, size, counts, draws)
+        p = _probabilities(model, ids, names, [*sets, order[counts[shown] :], order])
+        found_p, (kept, none_kept) = p[:-2, token].view(-1, len(counts)), p[-2:, token].tolist()
+        pushers, others = found_p[0].tolist(), dict(zip(CONTROLS, (found_p[1::2], found_p[2::2]), strict=True))
         panels[subject.name] = counts, pushers, others
         least = found_p[1:, shown].min()
         name = quoted(subject, [token])[0]
         firsts = _firsts(counts, quoted(subject, p[: len(counts)].argmax(dim=-1).tolist()))
         odds = " ".join(f"{value:+.1f}" for value in torch.logit(found_p[0].double()).tolist())
-        rows.append(
-            [subject.name, len(pushes), _listed(model, names, order[: counts[shown]], pushes), odds, firsts]
-        )
+        listed = _listed(model, names, order[: counts[shown]], pushes)
+        rows.append([subject.name, len(pushes), listed, odds, firsts, f"{kept:.3f} ({none_kept:.3f})"])
         found.append(f"{subject.name} from {pushers[0]:.3f} to {pushers[shown]:.3f} (others: {least:.3f} or more)")
     title = f"{counts[shown]} features silenced, {name} goes in {'; in '.join(found)}"
     alt = "The probability by how many features are silenced: those that push the word, and two kinds of others."
     show_figure(figures.draw_pushers_silenced(panels, name, title), alt)
     added = f"those that add most to the logit of {name}: block.feature"
     odds = f"log odds with {', '.join(map(str, counts))} silenced"
-    show_table(rows, ["model", "features", added, odds, "the likeliest word"])
+    kept = f"probability with only these {counts[shown]} kept (none kept)"
+    show_table(rows, ["model", "features", added, odds, "the likeliest word", kept])
 
 
 def _sets_to_silence(order: Tensor, size: Tensor, counts: Sequence[int], draws: int) -> list[Tensor]:

@@ -14,7 +14,7 @@ from decoding_llama3.lessons.show import common_words, held_out_ids, is_slow, sh
 from decoding_llama3.lessons.subject import Subject, present, token_strings
 
 KINDS = {
-    "numbers": "two three four six seven ten",
+    "numbers": "two three four seven ten",
     "times": "day night morning evening year hour",
     "negations": "don didn wasn couldn won",
     "speech": "said cried asked answered replied",
@@ -23,7 +23,12 @@ KINDS = {
 }
 
 # More of the same kinds, so that a feature can be asked for them where only the commonest words are shown.
-OTHERS = ("five eight nine eleven twelve twenty hundred", "uncle aunt husband", "shouted whispered", "walked ran")
+OTHERS = (
+    "five six eight nine eleven twelve twenty hundred",
+    "uncle aunt husband",
+    "shouted whispered",
+    "walked ran",
+)
 
 
 def ids_of_words(subject: Subject, words: str) -> list[int]:
@@ -104,7 +109,7 @@ def wakes(words: str, *subjects: Subject | None) -> dict[str, tuple[int, int]]:
         rows.append([f"{subject.name}, {block}.{feature}", " · ".join(theirs), others,
                      f"{score:.1f} ({chance:.1f})", _woken(subject, word_ids, values, listed)])  # fmt: skip
     header = [
-        "feature",
+        "model, block.feature",
         "its h on the words of the list",
         "h on all words",
         "its mark (by chance)",
@@ -130,7 +135,7 @@ def kinds(subject: Subject) -> None:
     header = [
         "list",
         "its words",
-        "feature",
+        "block.feature",
         "its mark",
         "wakes on words alone, not in the list",
         "most in a book",

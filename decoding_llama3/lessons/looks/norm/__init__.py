@@ -1,6 +1,6 @@
 """Part 3 - what is shown of normalisation, a line of the notebook each."""
 
-from decoding_llama3.lessons.looks.norm.gradient import gradients, placements, slope
+from decoding_llama3.lessons.looks.norm.gradient import gradients, placements, slope, ways_back
 from decoding_llama3.lessons.looks.norm.mechanism import (
     bars,
     circle,
@@ -33,5 +33,6 @@ __all__ = [
     "squares",
     "sums",
     "timings",
+    "ways_back",
     "weights",
 ]

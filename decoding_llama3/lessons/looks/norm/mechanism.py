@@ -1,5 +1,6 @@
 """Part 3 - what is shown where the norm is built."""
 
+import dataclasses
 import math
 import statistics
 import time
@@ -37,9 +38,9 @@ DEEP = LlamaConfig(
 )
 
 
-def random_stack(seed: int, size: float = 1.0) -> Transformer:
+def random_stack(seed: int, size: float = 1.0, n_layers: int = DEEP.n_layers) -> Transformer:
     """A deep model of random weights: see `give_random_weights`."""
-    model = Transformer(DEEP).eval().requires_grad_(False)
+    model = Transformer(dataclasses.replace(DEEP, n_layers=n_layers)).eval().requires_grad_(False)
     give_random_weights(model, size, torch.Generator().manual_seed(seed))
     return model
 
@@ -83,13 +84,15 @@ def plane(cloud: Float[Tensor, "points 2"], moved: float, stretched: float) -> F
     return figures.draw_plane(points, kept, torch.atan2(cloud[:, 1], cloud[:, 0]), moved, title)
 
 
-def timings(x: Float[Tensor, "tokens dim"], repeats: int = 15) -> None:
-    """The median time of three norms for these tokens, on this machine."""
+def timings(x: Float[Tensor, "tokens dim"], repeats: int = 5) -> None:
+    """The median time of three norms for these tokens, on this machine, and of one matrix as wide as a token."""
     size, ours = x.shape[-1:], RMSNorm(x.shape[-1], 1e-5)
+    matrix = torch.randn(*size, *size)
     ways = {
-        "LayerNorm, one kernel": lambda: F.layer_norm(x, size),
-        "RMSNorm, one kernel": lambda: F.rms_norm(x, size),
+        "LayerNorm, PyTorch's function": lambda: F.layer_norm(x, size),
+        "RMSNorm, PyTorch's function": lambda: F.rms_norm(x, size),
         "RMSNorm, the package's lines": lambda: ours(x),
+        f"one matrix of {size[0]:,} × {size[0]:,}": lambda: x @ matrix,
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeats):
@@ -97,7 +100,7 @@ def timings(x: Float[Tensor, "tokens dim"], repeats: int = 15) -> None:
             start = time.perf_counter()
             way()
             seconds[name].append(time.perf_counter() - start)
-    rows = [[name, f"{1e3 * statistics.median(times):.2f} ms"] for name, times in seconds.items()]
+    rows = [[name, f"{1e3 * statistics.median(times):.1f} ms"] for name, times in seconds.items()]
     show_table(rows, [f"{len(x)} tokens, float32", f"median of {repeats}"])
 
 
@@ -110,58 +113,62 @@ def precision(naive: Callable[[Tensor], Tensor], right: Callable[[Tensor], Tenso
         for name, function in (("squares in float16", naive), ("squares in float32", right))
     }
     lost = sizes[(after["squares in float16"] < 0.5).nonzero()[0, 0]]
-    title = f"Squared in float16, a vector whose numbers are about {lost:g} comes out as 0"
+    title = f"Squared in float16, a vector with an RMS of {lost:g} comes out as 0"
     alt = "Two lines of dots: 1 throughout for float32, falling to 0 for float16."
     show_figure(figures.draw_precision(sizes, after, title), alt)
 
 
 class WithoutProduct(torch.nn.Module):
-    """A feed-forward with two of its three matrices: nothing in it is multiplied with anything that it read."""
+    """A feed-forward with two of its three matrices: it multiplies no two numbers that it has read."""
 
     def __init__(self, part: torch.nn.Module) -> None:
         super().__init__()
         assert isinstance(part, FeedForward)
-        self.w_up, self.w_down = part.w_up, part.w_down
+        self.w_gate, self.w_down = part.w_gate, part.w_down
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.w_down(self.w_up(x))
+        return self.w_down(F.silu(self.w_gate(x)))
 
 
 def growth(draws: int = 5) -> None:
     """The size of the stream by depth, in stacks that have learned nothing: with norms, without, and without
-    norms where the feed-forward multiplies nothing either; with weights that keep a vector's size, and smaller."""
+    norms where the feed-forward has no product either; with weights that keep a vector's size, and smaller."""
     kinds = {
         (1.0, "with norms"): style.NORM,
         (1.0, "without"): style.WRONG,
-        (1.0, "without, and nothing multiplied"): style.GATE,
+        (1.0, "without, no product"): style.GATE,
         (0.5, "with norms"): style.NORM,
         (0.5, "without"): style.WRONG,
     }
     names = {1.0: "weights that keep a vector's size", 0.5: "weights half as large"}
+    depths = {1.0: 24, 0.5: 60}
     panels, sizes = {name: {} for name in names.values()}, {}
     for (size, kind), colour in kinds.items():
-        sizes[size, kind] = rows = [stack_sizes(seed, size, kind) for seed in range(draws)]
+        sizes[size, kind] = rows = [stack_sizes(seed, size, kind, depths[size]) for seed in range(draws)]
         end = torch.tensor(rows)[:, -1].median().item()
         label = f"{kind}: {end:.1f} times" if end < 1e3 else kind
         panels[names[size]][label] = colour, rows
-    lost = [next((i for i, s in enumerate(row) if not math.isfinite(s)), None) for row in sizes[1.0, "without"]]
-    kept = sum(math.isfinite(row[-1]) for row in sizes[0.5, "without"])
-    overflown = [block for block in lost if block is not None]
-    title = (
-        f"Without norms {len(overflown)} of {draws} stacks overflow, the last at block {max(overflown)}; "
-        f"with weights half as large, {draws - kept} of {draws}"
-    )
+    found = []
+    for size in names:
+        lost = [
+            next((i for i, s in enumerate(row) if not math.isfinite(s)), None) for row in sizes[size, "without"]
+        ]
+        blocks = [block for block in lost if block is not None]
+        last = f", the last at block {max(blocks)}" if blocks else ""
+        found.append(f"{len(blocks)} of {draws} stacks overflow{last}")
+    title = f"Without norms {found[0]}; with weights half as large {found[1]}"
     alt = (
-        "The size of the stream by block. Left: flat with norms, a wall without. Right, for smaller weights: flat."
+        "The size of the stream by block, for large and for smaller weights: flat with norms, a wall without; "
+        "a straight line where nothing is multiplied."
     )
     limit = float(torch.finfo(torch.float32).max)
     show_figure(figures.draw_overflow(panels, limit, title), alt)
 
 
-def stack_sizes(seed: int, size: float, kind: str) -> list[float]:
+def stack_sizes(seed: int, size: float, kind: str, n_layers: int = DEEP.n_layers) -> list[float]:
     """The RMS of the stream after the embedding and after each block of a random stack, from 32 random tokens."""
     ids = torch.randint(DEEP.vocab_size, (1, 32), generator=torch.Generator().manual_seed(seed))
-    model = random_stack(seed, size)
+    model = random_stack(seed, size, n_layers)
     for layer in model.layers if kind != "with norms" else ():
         layer.attention_norm = layer.ffn_norm = torch.nn.Identity()
         if kind != "without":

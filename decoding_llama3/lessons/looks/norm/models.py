@@ -16,7 +16,8 @@ from decoding_llama3.transformer import Transformer
 
 
 def exchanged_weight(subject: Subject, text: str, draws: int = 5) -> None:
-    """What the loudest feature is worth: the loss with its weight set to 0 in all norms, or in some of them.
+    """What the loudest feature is worth: the loss with its weight set to 0 in all norms, or in some of them, for
+    all tokens but the first.
 
     The same is done with features drawn by chance, as many as it takes to be as loud together where they are read.
     """
@@ -34,7 +35,7 @@ def exchanged_weight(subject: Subject, text: str, draws: int = 5) -> None:
         rows.append(
             [kind, f"{read[feature]:.1%}", f"{silenced[0]:+.2f}", by_chance, f"{counts[0]} to {counts[-1]}"]
         )
-    caption = f"{subject.name}: by how much its loss of {base:.2f} nats per token rises"
+    caption = f"{subject.name}: by how much its loss of {base:.2f} nats per token rises (first token left alone)"
     share = f"share of feature {feature}"
     head = ["silenced in", share, f"feature {feature}", f"{draws} random groups, as loud", "features in a group"]
     show_table(rows, head, caption)
@@ -56,17 +57,19 @@ def as_loud(read: Float[Tensor, " dim"], feature: int, generator: torch.Generato
 
 
 def _loss_without(model: Transformer, ids: Tensor, names: Sequence[str], features: Sequence[int]) -> float:
-    """The loss with the weight of these features at 0 in these norms."""
-    norms = [model.get_parameter(f"{name}.weight") for name in names]
-    kept = [weight.data for weight in norms]
-    for weight in norms:
-        weight.data = weight.data.clone()
-        weight.data[list(features)] = 0.0
+    """The loss with the weight of these features at 0 in these norms, for all tokens but the first."""
+
+    def silence(_part: torch.nn.Module, _inputs: object, read: Tensor) -> Tensor:
+        read = read.clone()
+        read[:, 1:, list(features)] = 0.0
+        return read
+
+    hooks = [model.get_submodule(name).register_forward_hook(silence) for name in names]
     try:
         return probe.loss_of(model, ids)
     finally:
-        for weight, data in zip(norms, kept, strict=True):
-            weight.data = data
+        for hook in hooks:
+            hook.remove()
 
 
 def at_norms(subject: Subject, text: str, skip: int = 1) -> list[dict[str, Float[Tensor, "seq dim"]]]:
@@ -81,7 +84,7 @@ def at_norms(subject: Subject, text: str, skip: int = 1) -> list[dict[str, Float
 
 def depth(text: str, *subjects: Subject | None) -> None:
     """The size of each token as it comes to each norm, divided, and as it is read; and a table of it."""
-    panels, grown, rows = {}, [], []
+    panels, grown, columns = {}, [], []
     for subject in present(*subjects):
         before, after = at_norms(subject, text, skip=0)
         divided = [F.rms_norm(x, x.shape[-1:], eps=subject.model.config.norm_eps) for x in before.values()]
@@ -90,33 +93,46 @@ def depth(text: str, *subjects: Subject | None) -> None:
         arrives = panels[subject.name][0][0]
         median = arrives[:, 1:].median(dim=1).values
         grown.append(f"{median[-1] / median[0]:.0f} times in {subject.name}")
-        rows.append([subject.name, *in_numbers(arrives, median, subject.words(text))])
+        columns.append(in_numbers(torch.stack(list(before.values())), subject.words(text)))
     title = (
         f"From the first norm to the last the stream grows, {' and '.join(grown)}; divided, every token is at 1"
     )
     alt = "By depth: how large tokens arrive at a norm, 1 after the division, and how large they are read."
     show_figure(figures.draw_depth(panels, title), alt)
-    head = [
-        "model",
-        "at the first feed-forward alone",
-        "first token, at most",
-        "others, at most",
-        "others above 3",
-    ]
-    show_table(
-        rows, head, "How many times the stream grows; how many times the median token's RMS other tokens have"
-    )
+    rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
+    show_table(rows, ["tokens as they arrive at the norms", *panels])
 
 
-def in_numbers(
-    arrives: Float[Tensor, "norms seq"], median: Float[Tensor, " norms"], words: list[str]
-) -> list[str]:
-    """The growth at the first feed-forward, and how far single tokens lie above the median, and where."""
+def in_numbers(before: Float[Tensor, "norms seq dim"], words: list[str]) -> dict[str, str]:
+    """The growth at the first feed-forward, how far single tokens lie above the median, which, and in which
+    feature."""
+    arrives = before.square().mean(-1).sqrt()
+    median = arrives[:, 1:].median(dim=1).values
     ratios = arrives / median[:, None]
-    top = ratios.max(dim=0).values
-    above = [word for word, ratio in zip(words[1:], top[1:].tolist(), strict=True) if ratio > 3]
-    named = ", ".join(f"{above.count(word)} times {word!r}" for word in dict.fromkeys(above))
-    return [f"{median[2] / median[1]:.1f}", f"{top[0]:.1f}", f"{top[1:].max():.1f}", named or "none"]
+    above = [word for word, ratio in zip(words[1:], ratios[:, 1:].amax(dim=0).tolist(), strict=True) if ratio > 3]
+    kinds = ", ".join(f"{above.count(word)} × {word!r}" for word in dict.fromkeys(above))
+    named = f"{len(above)}, all of them {above[0]!r}" if len(set(above)) == 1 else f"{len(above)}: {kinds}"
+    first, largest = _largest(before, ratios, 0), 1 + int(ratios[:, 1:].amax(dim=0).argmax())
+    other = _largest(before, ratios, largest)
+    return {
+        "RMS of the median token: growth at the first feed-forward": f"{median[2] / median[1]:.1f} times",
+        "smallest RMS of a token, at any norm": f"{arrives.min():.2g}",
+        "first token: at most how many times the median RMS": first[0],
+        "share of its largest feature there": first[1],
+        "longest other token: at most how many times the median RMS": other[0],
+        "share of its largest feature": other[1],
+        "other tokens with more than 3 times the median RMS": named if above else "none",
+    }
+
+
+def _largest(
+    before: Float[Tensor, "norms seq dim"], ratios: Float[Tensor, "norms seq"], token: int
+) -> tuple[str, str]:
+    """How long a token is at most beside the median token, and the share of its largest feature there."""
+    at = int(ratios[:, token].argmax())
+    squares = before[at, token].square()
+    feature = int(squares.argmax())
+    return f"{ratios[at, token]:.1f}", f"{squares[feature] / squares.sum():.0%} (feature {feature})"
 
 
 def loudest(text: str, *subjects: Subject | None) -> None:
@@ -130,8 +146,8 @@ def loudest(text: str, *subjects: Subject | None) -> None:
             for side in (before, after)
         ]
         panels[subject.name] = feature, shares, subject.places()
-        found.append(f"{shares[0].max():.0%} of a token in {subject.name}")
-    title = f"One feature holds up to {' and '.join(found)}"
+        found.append(f"{shares[0].max():.0%} in {subject.name}")
+    title = f"Of the median token's squared length one feature holds up to {' and '.join(found)}"
     alt = "By depth: the share of one feature in what arrives at a norm, and in what each kind of part reads."
     show_figure(figures.draw_loudest(panels, title), alt)
 
@@ -153,12 +169,10 @@ def mean_direction(text: str, *subjects: Subject | None, draws: int = 1000) -> N
         units = [F.normalize(x, dim=-1) for x in before.values()]
         shares = [torch.stack([(x @ d).square().mean(0) for x in units]) for d in (ones, directions)]
         panels[subject.name] = shares[0][:, 0], shares[1], subject.places()
-        found.append(f"{shares[0].mean():.1%} of {subject.name}")
-    out = []
-    for share, chance, places in panels.values():
-        low, high = chance.quantile(torch.tensor([0.025, 0.975]), dim=1)
-        out.append(f"{int(((share < low) | (share > high)).sum())} of {len(places)} norms")
-    title = f"The mean holds {', '.join(found)}; it leaves the band at {' and '.join(out)}"
+        low, high = shares[1].quantile(torch.tensor([0.025, 0.975]), dim=1)
+        inside = int(((shares[0][:, 0] >= low) & (shares[0][:, 0] <= high)).sum())
+        found.append(f"at {inside} of {len(before)} norms of {subject.name}")
+    title = f"The share along the mean lies within the band of random directions {', '.join(found)}"
     alt = "By depth: the share of a token along the direction of all ones, within the band of random directions."
     show_figure(figures.draw_mean_direction(panels, title), alt)
 

@@ -16,11 +16,15 @@ def yardstick() -> dict[str, float]:
     losses = {"all characters equally probable": math.log(n)}
     for known, name in enumerate(("how often each character comes", "the character before", "the two before")):
         losses[f"counts: {name}"] = _loss_of_counts(text.training, text.held_out, known, n)
-    for name, seeds in ablation.read_curves("position").items():
-        losses[f"model: {name}"] = mean(points[-1].held_out_loss for points in seeds.values())
+    ends = {
+        f"model: {name}": [points[-1].held_out_loss for points in seeds.values()]
+        for name, seeds in ablation.read_curves("position").items()
+    }
+    losses |= {name: mean(values) for name, values in ends.items()}
     ordered = dict(sorted(losses.items(), key=lambda item: -item[1]))
-    rows = [[name, f"{loss:.1f}"] for name, loss in ordered.items()]
-    show_table(rows, ["what predicts the next character", "loss (nats per character)"])
+    spans = {name: f"{min(values):.2f} to {max(values):.2f}" for name, values in ends.items()}
+    rows = [[name, f"{loss:.2f}", spans.get(name, "")] for name, loss in ordered.items()]
+    show_table(rows, ["what predicts the next character", "loss (nats per character)", "best to worst seed"])
     return losses
 
 

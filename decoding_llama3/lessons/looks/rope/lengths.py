@@ -53,7 +53,7 @@ def long_text(
     ids = held_out_ids(subject.model, subject.tokenizer, windows, times * trained)
     own = probe.pair_frequencies(subject.model)
     control, rule = (
-        f"as trained, looking back {trained - 1} at most",
+        f"as trained, seeing the last {trained - 1} only",
         f"slow pairs {factor} times slower (3.1's rule)",
     )
     slowed, less = (_slow_pairs_slower(own, by, trained) for by in (factor, factor // 2))
@@ -68,18 +68,18 @@ def long_text(
     found = {name: _against(loss, losses[control], trained) for name, loss in losses.items()}
     more = [f"{found[name]['difference']:.2f}" for name in ("as trained", rule)]
     title = (
-        f"Beyond {2 * trained:,} tokens {subject.name} loses {more[0]} nats per token more than looking back "
-        f"{trained - 1} at most; with its slow pairs {factor} times slower {more[1]}"
+        f"Beyond {2 * trained:,} tokens, what is farther back than {trained - 1} costs {subject.name} "
+        f"{more[0]} nats per token; with its slow pairs {factor} times slower {more[1]}"
     )
     buckets = {name: _by_place(loss - losses[control], bucket) for name, loss in losses.items()}
     places = [bucket * (i + 0.5) for i in range(len(buckets[control]))]
     alt = "Lines by place in a long text, one per rotation: its loss above that of the model that looks back less."
     show_figure(figures.draw_long_text(places, buckets, trained, title), alt)
-    _show_differences(found, trained, windows)
+    _show_differences(found, trained, windows, times)
     return found
 
 
-def _show_differences(found: dict[str, dict[str, float]], trained: int, windows: int) -> None:
+def _show_differences(found: dict[str, dict[str, float]], trained: int, windows: int, times: int) -> None:
     header = [
         "rotation",
         f"loss, first {trained:,}",
@@ -98,8 +98,9 @@ def _show_differences(found: dict[str, dict[str, float]], trained: int, windows:
         for name, x in found.items()
     ]
     caption = (
-        f"Nats per token, over {windows} windows of a book that the model has not read; difference to looking "
-        f"back {trained - 1} at most, with 95 % intervals from the means of stretches of {trained // 8} tokens"
+        f"Loss in nats per token, on {windows} pieces of {times * trained:,} tokens of a book that the model has "
+        f"not read. Last columns: difference to the second row. ± is a 95 % interval, by stretches of "
+        f"{trained // 8} tokens."
     )
     show_table(rows, header, caption)
 

@@ -16,10 +16,12 @@ from decoding_llama3.rope import apply_rope, rope_frequencies, rope_rotation
 
 # Words by hand: features of the stream, and what a query asks for and a key offers.
 FEATURES, WISHES = ("thing", "quality", "article"), ("description?", "article?")
-WQ = torch.tensor([[2.0, -1.0, 0.0], [1.0, -1.0, 0.0]])
-BIRD = torch.tensor([2.0, 1.0, 0.0])
+WQ = torch.tensor([[1.5, -1.0, 0.0], [0.5, 0.0, 0.0]])
+WK = torch.tensor([[-0.5, 1.0, 0.0], [0.0, 0.0, 2.0]])
+BIRD = torch.tensor([2.0, 0.0, 0.0])
 WORDS = ("a", "fox", "saw", "a", "golden")
-KEYS = torch.tensor([[0.0, 2.0], [-1.0, 0.0], [-1.0, -1.0], [0.0, 2.0], [2.0, 0.0]])
+VECTORS = torch.tensor([[0.0, 0.0, 1.0], [2.0, 0.0, 0.0], [0.0, -1.0, -0.5], [0.0, 0.0, 1.0], [0.0, 2.0, 0.0]])
+KEYS = VECTORS @ WK.T
 
 QUERY, KEY = 0.6 + 1.1j, -0.8 + 0.7j  # one pair of features of each, as arrows of the plane
 SIX_Q = torch.tensor([1.0, -0.5, 0.8, 0.3, -0.6, 0.9])
@@ -36,13 +38,22 @@ def query_by_hand() -> None:
 
 
 def keys_by_hand() -> None:
-    """The scores of that query with the keys of five words."""
+    """The keys of five words, as a table, and the scores of that query with them."""
+    rows = [
+        [repr(word), *(_tuple(x) for x in vectors)] for word, *vectors in zip(WORDS, VECTORS, KEYS, strict=True)
+    ]
+    header = ["word", f"x: {', '.join(FEATURES)}", f"its key, wk x, with wk = ({', '.join(map(_tuple, WK))})"]
+    show_table(rows, header)
     query = WQ @ BIRD
     scores = (KEYS @ query).tolist()
     best = max(range(len(WORDS)), key=scores.__getitem__)
     title = f"{WORDS[best]!r} fits best, {scores[best]:g}; both 'a' have the score {scores[0]:g}, near or far"
     alt = "Left, the query and the keys as arrows of the plane; right, a bar for each score with its sum."
     show_figure(figures.draw_scores_by_hand(query, KEYS, [f"'{word}'" for word in WORDS], title), alt)
+
+
+def _tuple(numbers: Tensor) -> str:
+    return f"({', '.join(f'{number + 0:g}' for number in numbers.tolist())})"
 
 
 def _integers(x: Tensor, m: int) -> Tensor:
@@ -73,9 +84,9 @@ ATTEMPTS: dict[str, Callable[[Tensor, int], Tensor]] = {
 def attempts(positions: int = 64, distance: int = 3) -> None:
     """Four ways to tell a word its position, against three wishes: a table, and what each looks like."""
     marks, changes = {}, {}
-    rows = [["1. length, longest / as it was"], ["2. step to the next position, largest / smallest"]]
-    rows.append([f"3. score at distance {distance}, changes by up to"])
-    rows.append(["(lowest to highest score)"])
+    rows = [["1. length: longest, divided by the word's own"], ["2. step: largest, divided by smallest"]]
+    rows.append([f"3. score at distance {distance}: most that it changes from position 0"])
+    rows.append(["(its lowest and its highest value)"])
     for name, place in ATTEMPTS.items():
         words = torch.stack([place(SIX_Q, m) for m in range(positions)])
         added = name != "turned"
@@ -92,7 +103,9 @@ def attempts(positions: int = 64, distance: int = 3) -> None:
         rows[-1].append(f"{_short(scores.min().item())} to {_short(scores.max().item())}")
     show_table(rows, ["", *ATTEMPTS])
     found = ", ".join(f"{_short(x.abs().max().item())} ({name})" for name, x in changes.items())
-    title = f"Both words moved along, at distance {distance}: the score changes by up to {found}"
+    title = (
+        f"Both words moved along, at distance {distance}: the score moves from its first value by up to {found}"
+    )
     alt = (
         "Above, six numbers for each of 64 positions in four ways; below, how a score changes as both words move."
     )

@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import torch
 
+from decoding_llama3.attention import attend
 from decoding_llama3.inference.parts import with_parts
 from decoding_llama3.inspect import probe
 from decoding_llama3.lessons.figures import rope_models as figures
@@ -14,6 +15,8 @@ from decoding_llama3.lessons.subject import Subject, present
 from decoding_llama3.rope import apply_rope, rope_rotation
 
 BANDS = (20.0, 200.0, 2000.0)  # tokens per turn, where one band of pairs ends and the next begins
+
+SLOWEST = ("stand still", "get the mean query", "are taken out")  # what is done to the slowest pairs
 
 
 def looks_back(text: str, *subjects: Subject | None) -> None:
@@ -25,12 +28,14 @@ def looks_back(text: str, *subjects: Subject | None) -> None:
         trained, still = here.shares(), here.shares(turned=False)
         panels[f"{subject.name}, {here.name}"] = subject.words(text), trained, still
         shares = [x.diagonal(-1)[2:].mean() for x in (trained, still)]
-        found.append(f"{shares[0]:.0%} turned and {shares[1]:.0%} not ({subject.name})")
-        rows.append([f"{subject.name}, {here.name}", *_most_looked_at(subject.words(text), trained)])
-    title = f"Share of the token before it: {', '.join(found)}"
+        found.append(f"{shares[0]:.0%}, not turned {shares[1]:.0%} ({subject.name})")
+        for how, looks in (("turned", trained), ("not turned", still)):
+            rows.append([f"{subject.name}, {here.name}, {how}", *_most_looked_at(subject.words(text), looks)])
+            rows[-1][2] = rows[-1][2] if how == "turned" else ""
+    title = f"Mean attention to the token before: turned {', '.join(found)}"
     alt = "Arcs from each token to those it looks at, above with the rotation, below without it."
     show_figure(figures.draw_looks_back(panels, title), alt)
-    show_table(rows, ["turned", "looks most at the token before", "the others, and where they look most"])
+    show_table(rows, ["", "look most at the token before", "the others, and where they look most"])
 
 
 def _most_looked_at(words: Sequence[str], shares: torch.Tensor) -> tuple[str, str]:
@@ -56,7 +61,7 @@ def one_back(*subjects: Subject | None, distances: int = 25) -> None:
         cosines = cosines - cosines.mean(dim=1, keepdim=True)
         panels[f"{subject.name}, {chosen.name}"] = cosines, 4
         found.append(f"{subject.name}'s {int(cosines.sum(dim=0).argmax())} back")
-    title = f"Cosines of all pairs add up to a peak: {', '.join(found)}"
+    title = f"The cosines of all pairs add up to a peak: {', '.join(found)}"
     alt = "Above, a cosine for each pair by distance; below, their sum with a dot at its highest point."
     show_figure(figures.draw_one_back(panels, title), alt)
 
@@ -80,8 +85,8 @@ def one_back_controls(*subjects: Subject | None, draws: int = 8) -> None:
         "query",
         "as trained",
         "means alone",
-        "without the means",
-        "means, each pair turned by chance",
+        "means subtracted",
+        "means alone, each pair turned by chance",
     ]
     caption = (
         f"Share of the attention that the token before gets, in the tale; the last column is of {draws} draws"
@@ -106,13 +111,13 @@ def bands(text: str, *subjects: Subject | None) -> None:
     names = _names_of_bands(edges)
     here = present(*subjects)
     n = here[0].ids(text).shape[1]
-    rises, rows = {}, []
+    rises, rows, counts = {}, [], []
     for subject in here:
         ids, slowest = subject.ids(text), _bands_of(subject, edges)[-1]
-        cost = rises[_with_pairs(subject, edges)] = _cost(subject, ids, edges)
-        rows.append(
-            [subject.name, int(slowest.sum()), f"{cost[-1]:.2f}", f"{_cost_without(subject, ids, slowest):.2f}"]
-        )
+        cost = rises[subject.name] = _cost(subject, ids, edges)
+        counts.append([int(band.sum()) for band in _bands_of(subject, edges)])
+        costs = cost[-1], _cost_of_one_query(subject, ids, slowest), _cost_without(subject, ids, slowest)
+        rows.append([subject.name, counts[-1][-1], *(f"{value:.2f}" for value in costs)])
     panels = {f"the tale, {n} tokens": rises}
     quick = next((subject for subject in here if not is_slow(subject.model)), None)
     if quick:
@@ -126,15 +131,14 @@ def bands(text: str, *subjects: Subject | None) -> None:
         ", ".join(f"{cost[band]:.2f} ({s.name})" for s, cost in zip(here, rises.values(), strict=True))
         for band in (0, -1)
     )
-    title = (
-        f"Standing still, pairs that turn within {BANDS[0]:.0f} tokens cost the tale {fast} nats per token, "
-        f"those over {BANDS[-1]:,.0f} {slow}"
-    )
+    title = f"Stopping the fastest pairs raises the loss of the tale by {fast}, stopping the slowest by {slow}"
     alt = (
         "Bars for four bands of pairs, fast to slow: how much the loss rises when the pairs of a band stand still."
     )
-    show_figure(figures.draw_bands(names, panels, title), alt)
-    header = [f"pairs over {BANDS[-1]:,.0f} tokens per turn", "how many", "stand still", "are taken out"]
+    numbers = [f"{name}\n({' | '.join(map(str, n))} pairs)" for name, *n in zip(names, *counts, strict=True)]
+    by_panel = [numbers, names][: len(panels)]
+    show_figure(figures.draw_bands(by_panel, panels, title), alt)
+    header = [f"pairs over {BANDS[-1]:,.0f} tokens per turn", "how many", *SLOWEST]
     show_table(rows, header, "Rise of the loss in the tale when they ... (nats per token)")
 
 
@@ -148,11 +152,6 @@ def _names_of_bands(edges: tuple[float, ...]) -> list[str]:
 def _bands_of(subject: Subject, edges: tuple[float, ...]) -> list[torch.Tensor]:
     turns = 2 * torch.pi / probe.pair_frequencies(subject.model)
     return [(turns >= low) & (turns < high) for low, high in pairwise(edges)]
-
-
-def _with_pairs(subject: Subject, edges: tuple[float, ...]) -> str:
-    """The model's name, and how many pairs each band has."""
-    return f"{subject.name}: {', '.join(str(int(band.sum())) for band in _bands_of(subject, edges))} pairs"
 
 
 def _cost(subject: Subject, ids: torch.Tensor, edges: tuple[float, ...]) -> list[float]:
@@ -175,6 +174,17 @@ def _cost_without(subject: Subject, ids: torch.Tensor, band: torch.Tensor) -> fl
 
     own = probe.pair_frequencies(subject.model)
     after = losses_under(with_parts(subject.model, rotate=rotate), ids, own).mean()
+    return round((after - losses_under(subject.model, ids, own).mean()).item(), 2) + 0.0
+
+
+def _cost_of_one_query(subject: Subject, ids: torch.Tensor, band: torch.Tensor) -> float:
+    """The rise of the loss with the pairs of a band of each query, turned, at their mean over the text."""
+    chosen, own = band.repeat_interleave(2).to(ids.device), probe.pair_frequencies(subject.model)
+
+    def attend_by_mean(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return attend(torch.where(chosen, q.mean(dim=2, keepdim=True), q), k, v, mask)
+
+    after = losses_under(with_parts(subject.model, attend=attend_by_mean), ids, own).mean()
     return round((after - losses_under(subject.model, ids, own).mean()).item(), 2) + 0.0
 
 

@@ -13,7 +13,6 @@ from decoding_llama3.lessons.looks.tokenizer.lists import CODE, ODD, SENTENCES
 from decoding_llama3.lessons.looks.tokenizer.models import (
     alike,
     languages,
-    larger_lists,
     never_met,
     taken_away,
     two_vocabularies,
@@ -39,7 +38,6 @@ __all__ = [
     "counting",
     "cut_by",
     "languages",
-    "larger_lists",
     "never_met",
     "next_words",
     "other_cuts",

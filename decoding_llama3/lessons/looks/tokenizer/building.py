@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from decoding_llama3.lessons.figures import tokenizer as figures
 from decoding_llama3.lessons.fonts import token_label
 from decoding_llama3.lessons.looks.tokenizer.lists import pieces_by
-from decoding_llama3.lessons.show import TALE, show_figure
+from decoding_llama3.lessons.show import show_figure
 from decoding_llama3.lessons.subject import Subject
 from decoding_llama3.tokenizer import SPLIT_PATTERN, Tokenizer
 
@@ -64,12 +64,14 @@ def other_cuts(text: str, subject: Subject, draws: int = 20) -> None:
     show_figure(figures.draw_other_cuts(bits, title), alt)
     first, second = _halves(subject, ways["each token cut into two of its tokens"], ids)
     if first:
-        print(f"cut in two: {first:.1f} bits per first half, {second:.1f} per second;", end=" ")
-        print(f"a token drawn blindly: {math.log2(tokenizer.n_vocab):.0f}")
-    tale = tokenizer.encode(TALE)[:60]
-    length = len(tokenizer.decode(tale))
-    costs = [_bits(subject, cut) / length for cut in (tale, _shuffled(tale, 0), _halved(tale, tokenizer, 0))]
-    print("the first 60 tokens of our tale: learned {:.1f}, shuffled {:.1f}, cut otherwise {:.1f}".format(*costs))
+        print(f"bits per first half {first:.1f}, per second half {second:.1f}")
+    counted = [[_bits(subject, cut) / len(cut) for cut in cuts] for cuts in ways.values()]
+    each = [sum(values) / len(values) for values in counted]
+    print(
+        "bits per token: learned {:.1f}, shuffled {:.1f}, cut otherwise {:.1f}, bytes {:.1f};".format(*each),
+        end=" ",
+    )
+    print(f"a token drawn blindly {math.log2(tokenizer.n_vocab):.0f}")
 
 
 def _halves(subject: Subject, cuts: Sequence[Sequence[int]], ids: Sequence[int]) -> tuple[float, float]:

@@ -66,7 +66,7 @@ def two_vocabularies(llama3: Tokenizer) -> dict[str, float]:
 
     path = Path(package.submodule_search_locations[0]) / "data" / "tokenizer.model.v1"
     old = sentencepiece.SentencePieceProcessor(model_file=str(path))
-    code = {"Python code": CODE, "the code, its spaces single": " ".join(CODE.split())}
+    code = {"Python code": CODE, "the code, indentation removed": " ".join(CODE.split())}
     texts = {"our tale": TALE, **SENTENCES, **code, "numbers": NUMBERS}
     held = {
         name: {
@@ -80,6 +80,10 @@ def two_vocabularies(llama3: Tokenizer) -> dict[str, float]:
     title = f"A Llama 3 token holds {gain['our tale']:.0%} more of our tale, {gain[best]:.0%} more {best}"
     alt = "Characters per token of twelve texts with both vocabularies, a pair of dots each."
     show_figure(figures.draw_pieces(held, title), alt)
+    others = KINDS["eight other languages"]
+    counts = len(old.encode(others)), len(llama3.encode(others))
+    print(f"eight other languages: {counts[0]} tokens with {old.vocab_size():,} pieces (Mistral 7B),", end=" ")
+    print(f"{counts[1]} with {llama3.n_vocab:,} (Llama 3), {counts[0] / counts[1] - 1:+.0%}")
     return gain
 
 
@@ -87,7 +91,7 @@ def taken_away(ranks: Ranks, first: int = 32_000) -> dict[str, dict[str, float]]
     """Llama 3's tokenizer without one of four things at a time; returns how many more tokens each text needs."""
     small = {piece: rank for piece, rank in ranks.items() if rank < first}
     changed = {
-        f"{first:,} pieces": (small, SPLIT_PATTERN),
+        f"first {first:,}": (small, SPLIT_PATTERN),
         "single digits": (ranks, SINGLE_DIGITS),
         "signs apart": (ranks, SIGNS_APART),
         "single spaces": (ranks, SINGLE_SPACES),
@@ -104,28 +108,6 @@ def taken_away(ranks: Ranks, first: int = 32_000) -> dict[str, dict[str, float]]
     alt = "Four panels of bars, a panel for each thing taken away: how many more tokens four texts need."
     show_figure(figures.draw_taken_away(more, title), alt)
     return more
-
-
-def larger_lists(ranks: Ranks, tiny: Ranks) -> None:
-    """How much text a token holds, by the size of Llama 3's list and of tiny's."""
-    sizes = [*(2**n for n in range(8, 15)), 32_000, 64_000, 100_256, 128_000]
-    texts = {name: text for name, text in KINDS.items() if name != "numbers"}
-
-    def held(text: str, pieces: Ranks, size: int) -> tuple[int, float]:
-        first = {piece: rank for piece, rank in pieces.items() if rank < size}
-        return size, len(text) / len(pieces_by(text, first))
-
-    curves = {name: [held(text, ranks, size) for size in sizes] for name, text in texts.items()}
-    own = [held(TALE, tiny, size) for size in (256, 512, 1024, 2048, len(tiny))]
-    for name, points in curves.items():
-        sizes_held = dict(points)
-        gained = [sizes_held[128_000] / sizes_held[size] - 1 for size in (16_384, 32_000)]
-        print(f"{name}: {gained[0]:+.0%} beyond 16,384 pieces, {gained[1]:+.0%} beyond 32,000")
-    gains = {name: points[-1][1] / dict(points)[32_000] - 1 for name, points in curves.items()}
-    low, high = min(gains.values()), max(gains.values())
-    title = f"4 times as many pieces put {low:.0%} to {high:.0%} more text into a token"
-    alt = "Characters per token by size of the vocabulary: the curves flatten, that of other languages last."
-    show_figure(figures.draw_growth(curves, own, title), alt)
 
 
 def never_met(vocabulary: int = 40, never: int = 8, steps: int = 400) -> None:

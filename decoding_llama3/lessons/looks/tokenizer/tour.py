@@ -1,8 +1,10 @@
 """Part 1 - what is shown on the tour: one sentence through the whole model, and six words at its end."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
 from decoding_llama3.inspect import probe
 from decoding_llama3.lessons.figures import tokenizer_tour as figures
@@ -23,16 +25,36 @@ VECTOR = (2, 1, -1)
 
 
 def next_words(text: str, *subjects: Subject | None, most: int = 5) -> None:
-    """The most probable tokens after `text`."""
+    """The most probable tokens after `text`; a model that reads no BOS is asked with a line end before it, too."""
     panels, found = {}, []
-    for subject in present(*subjects):
-        top = subject.model(subject.ids(text))[0, -1].softmax(dim=-1).cpu().topk(most)
+    for name, ids, subject in _starts(text, *subjects):
+        top = subject.model(ids)[0, -1].softmax(dim=-1).cpu().topk(most)
         likely = token_strings(top.indices, subject.tokenizer)
-        panels[subject.name] = top.values, likely
-        found.append(f"{subject.name} gives {top.values[0]:.3f} to {token_label(likely[0])}")
+        panels[name] = top.values, likely
+        told = " ".join(name.split())
+        found.append(f"{told} gives {top.values[0]:.3f} to {token_label(likely[0])}")
     title = f"After '{_shortened(text)}' {', '.join(found)}"
     alt = "Bars for each model: the probabilities of the likeliest next tokens, and of all others together."
     show_figure(figures.draw_next(panels, title), alt)
+
+
+def _starts(text: str, *subjects: Subject | None) -> Iterator[tuple[str, Int[Tensor, "1 seq"], Subject]]:
+    """Each model with the ids that it reads, once more with a line end before them where it reads no BOS."""
+    for subject in present(*subjects):
+        ids = subject.ids(text)
+        yield subject.name, ids, subject
+        if not _reads_bos(subject):
+            yield f"{subject.name}\nafter a line end", _begun(text, subject), subject
+
+
+def _reads_bos(subject: Subject) -> bool:
+    return subject.ids("").shape[1] > 0
+
+
+def _begun(text: str, subject: Subject) -> Int[Tensor, "1 seq"]:
+    """The ids of a text with BOS before them, or with a line end for a model that reads no BOS."""
+    ids = subject.ids(text)
+    return ids if _reads_bos(subject) else torch.cat([subject.ids("\n"), ids], dim=1)
 
 
 def ride(text: str, subject: Subject) -> None:
@@ -95,13 +117,16 @@ def _six() -> list[int]:
 
 
 def surprises(text: str, *subjects: Subject | None) -> None:
-    """The loss of each token of `text`; prints what each model expected where it loses most."""
+    """The loss of each token of `text`; prints what each model expected where it loses most.
+
+    A model that reads no BOS reads a line end in its place.
+    """
     panels, told = {}, []
     for subject in present(*subjects):
-        ids = subject.ids(text)
+        ids = _begun(text, subject)
         logits = subject.model(ids)
         losses = probe.next_token_losses(logits, ids)[0].float().cpu()
-        words = subject.words(text)[1:]
+        words = token_strings(ids, subject.tokenizer)[1:]
         panels[subject.name] = words, losses
         top = int(losses.argmax())
         p = logits[0, top].softmax(dim=-1)
@@ -110,7 +135,8 @@ def surprises(text: str, *subjects: Subject | None) -> None:
         told.append(f"{subject.name} {came}; it gave {p.max():.2f} to {token_label(expected)}")
     shared = _common_end([words for words, _ in panels.values()]) if len(panels) > 1 else 0
     means = [f"{name} {losses[-shared:].mean():.2f} nats" for name, (_, losses) in panels.items()]
-    over = f" over the last {shared} tokens" if shared else ""
+    all_alike = all(len(words) == shared for words, _ in panels.values())
+    over = f" over the last {shared} tokens" if shared and not all_alike else ""
     alt = "A bar for each token of the sentence: its loss in nats; the mean as a dashed line."
     show_figure(figures.draw_surprises(panels, f"Mean loss{over}: {', '.join(means)}", shared or None), alt)
     print("\n".join(told))

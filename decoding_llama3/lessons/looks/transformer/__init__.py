@@ -4,13 +4,13 @@ from decoding_llama3.lessons.looks.transformer.build import (
     by_hand,
     last_logits,
     lesson,
-    looked_up,
+    pairs_of_letters,
     sampled,
     shape_ladder,
     walk,
     wirings,
 )
-from decoding_llama3.lessons.looks.transformer.credit import every_place, journey, said_again, told
+from decoding_llama3.lessons.looks.transformer.credit import every_place, hidden, journey, said_again, told
 from decoding_llama3.lessons.looks.transformer.further import (
     compression,
     heads_learned,
@@ -34,14 +34,15 @@ __all__ = [
     "compression",
     "every_place",
     "heads_learned",
+    "hidden",
     "journey",
     "last_logits",
     "lens",
     "lens_losses",
     "lesson",
-    "looked_up",
     "moments",
     "neighbours",
+    "pairs_of_letters",
     "said_again",
     "same_weights",
     "sampled",

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -78,16 +78,20 @@ WIRINGS = {
 def wirings(subject: Subject, text: str) -> dict[str, float]:
     """The loss of a model, and of copies whose blocks are wired otherwise: the same weights, the same shapes."""
     ids, model = subject.ids(text), subject.model
-    losses = {"as trained": probe.loss_of(model, ids)}
-    losses |= {name: probe.loss_of(with_parts(model, block=block), ids) for name, block in WIRINGS.items()}
-    changed = {name: loss for name, loss in losses.items() if name != "as trained"}
-    least, worst = min(changed, key=changed.__getitem__), max(changed, key=changed.__getitem__)
+    each = {name: probe.next_token_losses(with_parts(model, block=b)(ids), ids) for name, b in WIRINGS.items()}
+    changed = {name: values.mean().item() for name, values in each.items()}
+    losses = {"as trained": probe.loss_of(model, ids), **changed}
+    least, second, *_ = sorted(changed, key=changed.__getitem__)
+    worst = max(changed, key=changed.__getitem__)
     title = (
-        f"The same weights, wired otherwise: from {losses['as trained']:.1f} to {changed[least]:.1f} ({least}), "
-        f"and up to {changed[worst]:.1f} ({worst})"
+        f"The same weights, wired in {len(changed)} other ways: the loss goes from {losses['as trained']:.1f} "
+        f"to between {changed[least]:.1f} and {changed[worst]:.1f} ({worst})"
     )
     alt = "Bars of the loss: as trained, and with blocks wired in other ways, beside knowing nothing."
     show_figure(figures.draw_wirings(losses, math.log(model.config.vocab_size), title), alt)
+    apart = (each[second] - each[least]).flatten()
+    half = 1.96 * apart.std() / len(apart) ** 0.5
+    print(f"{second} minus {least}: {apart.mean():.2f} ± {half:.2f} nats per token, over {len(apart)} tokens")
     return losses
 
 
@@ -181,21 +185,6 @@ def by_hand(words: Sequence[str], *stages: Float[Tensor, "tokens features"]) -> 
     return said
 
 
-def looked_up(subject: Subject, text: str) -> None:
-    """The rows that the embedding gives to the tokens of a text."""
-    ids = subject.ids(text)
-    x, words, tokens = subject.model.tok_embeddings(ids)[0].float().cpu(), subject.words(text), ids[0].tolist()
-    most = max(tokens, key=tokens.count)
-    alike = [i for i, token in enumerate(tokens) if token == most and tokens.count(most) > 1]
-    few = min(24, x.shape[1])
-    title = (
-        f"{len(tokens)} tokens become {len(tokens)} rows of {x.shape[1]:,} numbers (the first {few} are drawn); "
-    )
-    title += f"{words[alike[0]]!r} is {len(alike)} times the same one" if alike else "no token comes twice"
-    alt = "A grid of values, a row for each token of the sentence and a column for each feature."
-    show_figure(figures.draw_looked_up(x[:, :few], words, alike, title), alt)
-
-
 def walk(subject: Subject, text: str) -> None:
     """The stream of the last token of `text` as a walk: towards the word that comes out, and aside."""
     model, ids = subject.model, subject.ids(text)
@@ -210,12 +199,18 @@ def walk(subject: Subject, text: str) -> None:
     across = rest @ torch.linalg.svd(rest.diff(dim=0), full_matrices=False).Vh[0]
     (word,) = token_strings(torch.tensor([token]), subject.tokenizer)
     path = torch.stack([reached, across], dim=1)
+    parts, steps = subject.places()[:-1], path.diff(dim=0)
+    longest = int(steps.norm(dim=-1).argmax())
     title = (
-        f"{len(path) - 1} steps: from {stream[0].norm():.1f} to {stream[-1].norm():.0f} long, of which this plane "
-        f"shows {path[-1].norm():.0f}; the logit of the word goes from {worth[0]:+.1f} to {worth[-1]:+.1f}"
+        f"{int((steps[:, 0] > 0).sum())} of {len(steps)} steps lead towards {word!r}; the longest, "
+        f"{parts[longest]}, takes its logit from {worth[longest]:+.1f} to {worth[longest + 1]:+.1f}"
     )
-    alt = "Left, a path of arrows in a plane, blue for attention; right, the word's logit at each depth as bars."
-    show_figure(figures.draw_walk(path, worth, subject.places()[:-1], word, title), alt)
+    alt = "Left, a path of lines in a plane, blue for attention; right, the word's logit at each depth as bars."
+    note = f"The vector grows from {stream[0].norm():.1f} to {stream[-1].norm():.0f} long; "
+    note += f"at the end {path[-1].norm():.0f} of it lie in this plane."
+    if stream[0].norm() > stream[-1].norm():
+        note = note.replace("grows", "shrinks")
+    show_figure(figures.draw_walk(path, worth, parts, word, title, note), alt)
 
 
 def word_direction(model: Transformer, token: int) -> Float[Tensor, " dim"]:
@@ -256,6 +251,16 @@ def sampled(subject: Subject, text: str, temperature: float, top_p: float) -> Fi
         f"the first with {drawn.max():.0%}"
     )
     return figures.draw_sampling(words, bars, title)
+
+
+def pairs_of_letters(
+    read: Int[Tensor, " characters"], unseen: Int[Tensor, "windows length"], vocab: int
+) -> tuple[float, float]:
+    """The loss of a table of pairs counted on `read`: on this text itself, and on `unseen`; nats per character."""
+    counts = torch.full((vocab, vocab), 0.01)  # next to nothing for a pair that never came
+    counts.index_put_((read[:-1], read[1:]), torch.ones(len(read) - 1), accumulate=True)
+    logs = (counts / counts.sum(dim=1, keepdim=True)).log()
+    return -logs[read[:-1], read[1:]].mean().item(), -logs[unseen[:, :-1], unseen[:, 1:]].mean().item()
 
 
 def lesson(

@@ -1,5 +1,6 @@
 """Part 7 - who says a word, and who is missed: a model's parts, one at a time."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,7 +18,7 @@ Writes = dict[str, Float[Tensor, "batch seq dim"]]
 
 
 def journey(text: str, *subjects: Subject | None) -> list[figures.Journey]:
-    """How a model comes to its next word: shapes, what it would say at each depth, attribution and silencing.
+    """How a model comes to its next word: what it would say at each depth, attribution and silencing.
 
     A figure for each model. Returns what was drawn.
     """
@@ -26,19 +27,28 @@ def journey(text: str, *subjects: Subject | None) -> list[figures.Journey]:
         found = make_journey(subject, text)
         loudest, missed = found.parts[found.loudest], [found.parts[i] for i in found.missed]
         base, read = found.chances[-1], "".join(subject.words(text)[-3:]).strip()
-        left = [chance(base * (-found.lost[i]).exp()) for i in found.missed]
+        left = [chance((log_odds(base.log()) - found.lost[i]).sigmoid()) for i in found.missed]
         title = (
             f"{subject.name}, {found.word!r} after {read!r}: {loudest} adds most "
             f"({found.added[found.loudest]:+.1f} of {found.above:+.1f}); {' and '.join(missed)} are missed "
             f"most (p from {chance(base)} to {' and '.join(left)})"
         )
         alt = (
-            "Four panels with a row for each part of the model, from the embedding down: the stream, the word "
-            "read off it, what each part adds, and what it costs to be without it."
+            "Three panels with a row for each part of the model, from the embedding down: the word read off the "
+            "stream, what each part adds, and what it costs to be without it."
         )
         show_figure(figures.draw_journey(found, title), alt)
+        odds, named = log_odds(base.log()).item(), [found.loudest, *found.missed]
+        without = (f"{odds - found.lost[i]:+.1f} without {found.parts[i]}" for i in dict.fromkeys(named) if i)
+        print(f"{subject.name}: log odds of {found.word!r} {odds:+.1f}; {', '.join(without)}")
         made.append(found)
     return made
+
+
+def log_odds(log_p: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
+    """The logarithm of p / (1 - p), from that of p: unlike p it does not hide what is lost close to 1."""
+    log_p = log_p.clamp(max=-1e-7)
+    return log_p - (-log_p.expm1()).log()
 
 
 def chance(p: Float[Tensor, ""]) -> str:
@@ -55,25 +65,19 @@ def make_journey(subject: Subject, text: str, draws: int = 8) -> figures.Journey
     added = torch.stack(list(probe.logit_attribution(model, ids, ids.shape[1] - 1, token).values()))[:, 0].cpu()
     others = other_writes(subject, ids.shape[1], draws)
     quiet = put_in_place(model, ids, token, {part: torch.zeros_like(w[:1]) for part, w in others.items()})
-    base = lens[-1, token].cpu().log()
-    lost = torch.cat([torch.full((1,), torch.nan), base - quiet[:, 0].cpu()])
+    base = log_odds(lens[-1, token].cpu().log())
+    lost = torch.cat([torch.full((1,), torch.nan), base - log_odds(quiet[:, 0].cpu())])
     rows = figures.telling_rows(added, lost)
     places = [place for place in list(others) if place != "embedding"]
     chosen = [places[i - 1] for i in rows if i]
     exchanged = put_in_place(model, ids, token, {part: others[part] for part in chosen}).T.cpu()
     return figures.Journey(
         parts=[["embedding", *subject.places()][i] for i in rows],
-        sizes=torch.stack([x[0, -1].float().square().mean().sqrt() for x in stream.values()]).cpu()[rows],
         chances=lens[rows, token].cpu(),
         said=[token_strings(lens.argmax(dim=-1), subject.tokenizer)[i] for i in rows],
         added=added.float()[rows],
         lost=lost[rows],
-        exchanged=torch.cat([torch.full((draws, 1), torch.nan), base - exchanged], dim=1),
-        shapes=(
-            f"ids ({ids.shape[1]},)",
-            f"({ids.shape[1]}, {model.config.dim:,})",
-            f"logits ({ids.shape[1]}, {model.config.vocab_size:,})",
-        ),
+        exchanged=torch.cat([torch.full((draws, 1), torch.nan), base - log_odds(exchanged)], dim=1),
         word=token_strings(torch.tensor([token]), subject.tokenizer)[0],
         above=added.sum().item(),
         of=len(added),
@@ -129,7 +133,8 @@ def _writing(model: Transformer, part: str, put: Float[Tensor, "batch seq dim"])
 def told(subject: Subject, text: str, draws: int = 8) -> dict[str, tuple[float, list[float]]]:
     """What the part that adds most to the next word still adds when a part before it is silent, or misled.
 
-    Misled: it writes what it wrote for one of `draws` other texts. Returns both by part, the second sorted.
+    Misled: it writes what it wrote for one of `draws` other texts. Shows the attentions; returns both by part, the
+    second sorted.
     """
     model, ids = subject.model, subject.ids(text)
     token, place = int(model(ids)[0, -1].argmax()), ids.shape[1] - 1
@@ -147,11 +152,60 @@ def told(subject: Subject, text: str, draws: int = 8) -> dict[str, tuple[float, 
     rows = [
         [name, f"{silent:+.1f}", f"{others[0]:+.1f} to {others[-1]:+.1f}" if len(others) > 1 else ""]
         for name, (silent, others) in found.items()
+        if not name.startswith("feed-forward")
     ]
     (word,) = token_strings(torch.tensor([token]), subject.tokenizer)
-    header = ["part", "silent", f"with {draws} other texts' writes"]
-    show_table(rows, header, f"What {_in_words(loudest)} still adds to the logit of {word!r}, when one part is")
+    header = ["without it", "silent", f"misled ({draws} other texts)"]
+    show_table(rows, header, f"What {_in_words(loudest)} still adds to the logit of {word!r}")
     return found
+
+
+def hidden(subject: Subject, text: str, teller: str) -> dict[str, tuple[float, float]]:
+    """What the part that adds most still adds where only some later parts do not see what `teller` wrote.
+
+    `teller` is named as in a figure, "attention 3". Returns its share of the logit and the word's probability, by
+    those who do not see.
+    """
+    model, ids = subject.model, subject.ids(text)
+    token, place = int(model(ids)[0, -1].argmax()), ids.shape[1] - 1
+    whole = probe.logit_attribution(model, ids, place, token)
+    names = {_in_words(part): part for part in whole}
+    loudest = max(whole, key=lambda part: whole[part].item())
+    order = list(whole)
+    between = order[order.index(names[teller]) + 1 : order.index(loudest)]
+    blind = {"nobody": [], f"{_in_words(loudest)} alone": [loudest]}
+    blind |= {f"{_in_words(part)} alone": [part] for part in between}
+    blind |= {f"all before {_in_words(loudest)}": between, "all of these": [*between, loudest]}
+    found = {}
+    for name, readers in blind.items():
+        added = _run_hiding(model, ids, names[teller], readers)
+        final = torch.stack([write[:, -1] for write in added.values()]).sum(dim=0)
+        share = probe.share_of_logit(model, added[loudest][:, -1][None], final, token)
+        p = model.output(model.norm(final))[0].float().softmax(dim=-1)[token]
+        found[name] = share.item(), p.item()
+    (word,) = token_strings(torch.tensor([token]), subject.tokenizer)
+    rows = [[name, f"{share:+.1f}", chance(torch.tensor(p))] for name, (share, p) in found.items()]
+    header = [f"{teller} is hidden from", f"{_in_words(loudest)} adds", f"p of {word!r}"]
+    show_table(rows, header)
+    return found
+
+
+def _run_hiding(model: Transformer, ids: Int[Tensor, "1 seq"], teller: str, readers: list[str]) -> Writes:
+    """What each part writes where `readers` read the stream without the write of `teller`."""
+    positions = torch.arange(ids.shape[1], device=ids.device)
+    rotation = model.rotation_at(positions)
+    added = {"embedding": model.tok_embeddings(ids)}
+    for i, layer in enumerate(model.layers):
+        assert isinstance(layer, TransformerBlock)
+        for part in (f"{i}.attention", f"{i}.feed_forward"):
+            read = torch.stack([w for name, w in added.items() if part not in readers or name != teller]).sum(
+                dim=0
+            )
+            if part.endswith("attention"):
+                added[part] = layer.attention(layer.attention_norm(read), positions, rotation)
+            else:
+                added[part] = layer.feed_forward(layer.ffn_norm(read))
+    return added
 
 
 def _in_words(part: str) -> str:
@@ -167,29 +221,32 @@ def every_place(subject: Subject, text: str) -> list[tuple[str, str, str, str, s
     model, ids = subject.model, subject.ids(text)
     words, found, rows = subject.words(text), [], []
     for n in range(1, ids.shape[1] + 1):
-        p = model(ids[:, :n])[0, -1].log_softmax(dim=-1)
+        p = model(ids[:, :n])[0, -1].float().log_softmax(dim=-1)
         token = int(p.argmax())
         added = probe.logit_attribution(model, ids[:, :n], n - 1, token)
         loudest = max(added, key=lambda part: added[part].item())
         zeros = {part: torch.zeros_like(w) for part, w in probe.writes(model, ids[:, :n]).items()}
         parts = [part for part in zeros if part != "embedding"]
         left = put_in_place(model, ids[:, :n], token, zeros)[:, 0]
-        cost = dict(zip(parts, (p[token] - left).tolist(), strict=True))
+        cost = dict(zip(parts, (log_odds(p[token]) - log_odds(left)).tolist(), strict=True))
         missed = max(cost, key=cost.__getitem__)
         attention = max((part for part in parts if "attention" in part), key=cost.__getitem__)
         (word,) = token_strings(torch.tensor([token]), subject.tokenizer)
         found.append((words[n - 1], word, *map(_in_words, (loudest, missed, attention))))
-        named = (
-            f"{_in_words(part)}: {value:+.1f}"
-            for part, value in (
-                (loudest, added[loudest].item()),
-                (missed, cost[missed]),
-                (attention, cost[attention]),
-            )
-        )
+        values = ((loudest, added[loudest].item()), (missed, cost[missed]), (attention, cost[attention]))
+        named = (f"{_in_words(part)}: {value:+.1f}" for part, value in values)
         rows.append([repr(words[n - 1]), f"{word!r} ({chance(p[token].exp())})", *named])
-    header = ["after", "it says", "adds most (logit)", "missed most (nats)", "the attention missed most (nats)"]
-    show_table(rows, header)
+    header = [
+        "after",
+        "it says",
+        "adds most (logit)",
+        "missed most (log odds)",
+        "the attention missed most (log odds)",
+    ]
+    show_table(rows, header, folded="The table, a row for each token")
+    adds, missed = (Counter(row[i] for row in found).most_common() for i in (2, 3))
+    print("adds most:", ", ".join(f"{part} at {n} of {len(found)} places" for part, n in adds), end="; ")
+    print("missed most:", ", ".join(f"{part} at {n}" for part, n in missed))
     return found
 
 

@@ -28,7 +28,8 @@ def moments(subject: Subject, opening: str, text: str, tokens: int = 14) -> list
         losses.append(probe.loss_of(net, subject.ids(text)))
         said = generate(net, prompt, tokens, temperature=0.7, top_p=0.9, seed=1)
         rows.append([f"{step:,}", f"{losses[-1]:.2f}", " ".join(subject.tokenizer.decode(said).split())])
-    show_table(rows, ["steps", "loss on the tale", f"after {opening!r} it writes"])
+    caption = "one draw each: temperature 0.7, top-p 0.9, seed 1"
+    show_table(rows, ["steps", "loss on the tale", f"after {opening!r} it writes"], caption)
     return losses
 
 
@@ -77,13 +78,16 @@ def heads_learned() -> list[dict[str, float]]:
         rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
     jump = max(range(1, len(rows)), key=lambda i: rows[i]["induction"] - rows[i - 1]["induction"])
     before, after = rows[jump - 1], rows[jump]
+    fed = _read("tiny-llama3/training.json")["settings"]["repeats"]
+    most = max(range(len(fed) - 1), key=lambda i: fed[i]["share"])
+    span, share = (fed[most]["from_step"], fed[most + 1]["from_step"]), fed[most]["share"]
     title = (
-        f"From step {before['step']:,.0f} to {after['step']:,.0f} both jump: the best induction head from "
-        f"{before['induction']:.2f} to {after['induction']:.2f}, the best previous-token head from "
-        f"{before['previous']:.2f} to {after['previous']:.2f}"
+        f"Steps {before['step']:,.0f} to {after['step']:,.0f}, with {share:.0%} repeated random words: the best "
+        f"heads go from {before['previous']:.2f} to {after['previous']:.2f} and from {before['induction']:.2f} to "
+        f"{after['induction']:.2f}"
     )
     alt = "Two lines over training steps: how well the best previous-token and the best induction head work."
-    show_figure(figures.draw_heads_learned(rows, title), alt)
+    show_figure(figures.draw_heads_learned(rows, span, f"{share:.0%} repeated\nrandom words", title), alt)
     return rows
 
 

@@ -40,22 +40,25 @@ def lens_losses(subject: Subject, text: str) -> list[float]:
 
 
 def spared(text: str, *subjects: Subject | None) -> dict[str, Float[Tensor, " blocks"]]:
-    """Rise of the loss without each block, with its interval over the tokens; of a slow model on the first 24.
+    """Rise of the loss without each block, with its interval over the tokens; of a slow model on the first 64.
 
     Returns the mean rises by model.
     """
     panels, found = {}, []
     for subject in present(*subjects):
         model, ids = subject.model, subject.ids(text)
-        ids = ids[:, :24] if is_slow(model) else ids
+        ids = ids[:, :64] if is_slow(model) else ids
         rises = without_each_block(model, ids).cpu()
         mean, half = rises.mean(dim=1), 1.96 * rises.std(dim=1) / rises.shape[1] ** 0.5
         panels[f"{subject.name}, {rises.shape[1]} tokens"] = mean, half
-        first, second = mean.topk(2).indices.tolist()
+        first = int(mean.argmax())
         found.append(
-            f"{subject.name}'s loss rises by {mean[first]:.1f} without block {first}, by {mean[second]:.1f} "
-            f"without block {second}, by {mean.median():.2f} without the median one of {len(mean)}"
+            f"{subject.name} loses {mean[first]:.1f} nats without block {first}, {mean.median():.2f} without "
+            f"the median one of {len(mean)}"
         )
+        held = int((mean <= half).logical_and(mean >= -half).sum())
+        most = [f"{i} ({mean[i]:+.1f})" for i in range(len(mean)) if mean[i] - half[i] > 0 and mean[i] >= 1]
+        print(f"{subject.name}: a nat or more without {', '.join(most) or 'none'}; {held} intervals hold 0")
     alt = "Bars: rise of the loss without each block, for each model, with intervals."
     show_figure(figures.draw_spared(panels, "; ".join(found)), alt)
     return {name: mean for name, (mean, _) in panels.items()}
@@ -81,14 +84,17 @@ def neighbours(subject: Subject, text: str, begin: str) -> list[tuple[float, flo
     token = int(model(short)[0, -1].argmax())
     pairs = [f"{i} and {i + 1}" for i in order[:-1]]
     orders = [order, *([*order[:i], i + 1, i, *order[i + 2 :]] for i in order[:-1])]
-    losses = [probe.next_token_losses(probe.run_layers(model, ids, each), ids).mean().item() for each in orders]
+    each_loss = [probe.next_token_losses(probe.run_layers(model, ids, each), ids).flatten() for each in orders]
+    losses = [values.mean().item() for values in each_loss]
+    halves = [1.96 * (values - each_loss[0]).std().item() / len(values) ** 0.5 for values in each_loss]
     chances = [probe.run_layers(model, short, each)[0, -1].softmax(dim=-1)[token] for each in orders]
+    rises = [f"{loss - losses[0]:+.2f} ± {half:.2f}" for loss, half in zip(losses, halves, strict=True)]
     rows = [
-        [name, f"{loss - losses[0]:+.2f}" if name in pairs else f"{loss:.2f}", chance(p)]
-        for name, loss, p in zip(("none", *pairs), losses, chances, strict=True)
+        [name, f"{loss:.2f}", rise if name in pairs else "", chance(p)]
+        for name, loss, rise, p in zip(("none", *pairs), losses, rises, chances, strict=True)
     ]
     (word,) = token_strings(torch.tensor([token]), subject.tokenizer)
-    header = ["exchanged blocks", "loss (nats per token)", f"p of {word!r} after {begin!r}"]
+    header = ["exchanged blocks", "loss (nats per token)", "rise", f"p of {word!r} after {begin!r}"]
     show_table(rows, header)
     return [(loss - losses[0], p.item()) for loss, p in zip(losses, chances, strict=True)]
 

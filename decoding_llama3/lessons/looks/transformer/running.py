@@ -94,12 +94,18 @@ def cache_timings(
                 times.append(_one_more(*run))
         found.append([1e3 * statistics.median(times) for times in seconds])
     rows = [
-        [f"{context:,}", *(f"{ms:.1f} ms" for ms in times), f"{times[1] / times[0]:.1f} x"]
+        [
+            f"{context:,}",
+            *(f"{ms:.1f} ms" for ms in times[:2]),
+            f"{times[1] / times[0]:.1f} x",
+            f"{times[2]:.1f} ms",
+        ]
         for context, times in zip(contexts, found, strict=True)
     ]
     caption = f"{subject.name}, median of {repeats}"
-    tiniest = f"{deep} blocks with {empty.config.n_params:,} weights"
-    show_table(rows, ["one more token after", "with the cache", "without", tiniest, "the cache saves"], caption)
+    tiniest = f"{deep} nearly empty blocks, cached"
+    show_table(rows, ["one more token after", "with the cache", "without", "the cache saves", tiniest], caption)
+    print(f"the nearly empty blocks have {empty.config.n_params:,} weights together; ", end="")
     megabytes = sum(weight.numel() * weight.element_size() for weight in subject.model.parameters()) / 1e6
     print(f"{subject.name}'s weights are {megabytes:.0f} MB: at 60 GB/s, {megabytes / 60:.1f} ms to read")
     return found
