@@ -30,9 +30,9 @@ Symptom = Callable[[Transformer, Tokenizer, Callable], Seen]
 class Exhibit:
     """`symptom(model, tokenizer, function)` measures a model with `function` in the place of `fault`.
 
-    `causes` are four: that of the letter `right` with its explanation, the others with why it cannot be them. `task`
-    says what a mended function takes and gives. What comes of it, `result` in words, must be what comes of `healthy`,
-    within `tolerance`.
+    `causes` are four: that of the letter `right` with its explanation, the others with why it cannot be them.
+    `task` says what a mended function takes and gives. What comes of it, `result` in words, must be within
+    `tolerance` of what comes of `healthy`.
     """
 
     setting: str
