@@ -70,7 +70,7 @@ def opening(tokenizer: Tokenizer) -> Int[Tensor, "1 seq"]:
     return torch.tensor([tokenizer.encode(OPENING, bos=True)])
 
 
-def untrained(config: LlamaConfig) -> Transformer:
+def as_built(config: LlamaConfig) -> Transformer:
     """A model as it is built, the same each time; the random numbers of others stay as they are."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -12,7 +12,7 @@ from decoding_llama3.inference.own_parts import with_own_parts
 from decoding_llama3.inference.parts import with_parts
 from decoding_llama3.inspect.probe import loss_of, recording
 from decoding_llama3.lessons import museum
-from decoding_llama3.lessons.exhibit import opening, right_after, tale, untrained
+from decoding_llama3.lessons.exhibit import as_built, opening, right_after, tale
 from decoding_llama3.lessons.exhibits import attention, chat, norm, rope
 
 # These are excluded by a row that the cause does not enter into: nothing has to be computed.
@@ -212,7 +212,7 @@ def prompt_suffers_without_last_norm(tiny):
 
 
 def built(tiny):
-    net = untrained(tiny[0].config)
+    net = as_built(tiny[0].config)
     net.tok_embeddings.weight.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
     return net
 
@@ -228,7 +228,7 @@ def shifted_labels_are_blind(tiny):
 
 def a_table_twice_adds_nothing(tiny):
     config = dataclasses.replace(tiny[0].config, tie_embeddings=True)
-    state, net = untrained(config).state_dict(), untrained(config)
+    state, net = as_built(config).state_dict(), as_built(config)
     before = sum(p.numel() for p in net.parameters())
     net.load_state_dict(state)
     return {"output.weight", "tok_embeddings.weight"} <= state.keys() and before == sum(
@@ -242,9 +242,9 @@ def a_bias_is_small(tiny):
 
 
 def a_block_more_is_refused(tiny):
-    larger = untrained(dataclasses.replace(tiny[0].config, n_layers=7))
+    larger = as_built(dataclasses.replace(tiny[0].config, n_layers=7))
     with pytest.raises(RuntimeError, match="Unexpected key"):
-        untrained(tiny[0].config).load_state_dict(larger.state_dict())
+        as_built(tiny[0].config).load_state_dict(larger.state_dict())
     return True
 
 
@@ -257,7 +257,7 @@ SHOWN = {
     ("3.2", "d"): lambda tiny: rows("3.2", tiny, norm.norm_without_weight) == ["1", "1"],
     ("3.3", "b"): lambda tiny: number(rows("3.3", tiny, eps_outside)[0]) < 3.3,
     ("3.3", "c"): lambda tiny: (
-        not first_right(without_last_norm(untrained(tiny[0].config)), untrained(tiny[0].config), tale(tiny[1]))
+        not first_right(without_last_norm(as_built(tiny[0].config)), as_built(tiny[0].config), tale(tiny[1]))
     ),
     ("3.3", "d"): lambda tiny: rows("3.3", tiny, layer_norm)[1] == "no",
     ("4.1", "a"): lambda tiny: not first_right(with_parts(tiny[0], attend=without_mask), tiny[0], tale(tiny[1])),

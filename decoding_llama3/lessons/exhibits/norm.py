@@ -9,7 +9,7 @@ from torch import Tensor
 from decoding_llama3.inference.own_parts import with_own_parts
 from decoding_llama3.inference.parts import with_parts
 from decoding_llama3.inspect.probe import loss_of
-from decoding_llama3.lessons.exhibit import Exhibit, Seen, checked, opening, right_after, tale, untrained, yes
+from decoding_llama3.lessons.exhibit import Exhibit, Seen, as_built, checked, opening, right_after, tale, yes
 from decoding_llama3.lessons.parting import OURS
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
@@ -63,7 +63,7 @@ def _last_word(model: Transformer, tokenizer: Tokenizer, norm: Callable[..., Ten
 
 
 def _loss(model: Transformer, tokenizer: Tokenizer, norm: Callable[..., Tensor]) -> Seen:
-    net, tokens, fresh = _with(model, norm), tale(tokenizer), untrained(model.config)
+    net, tokens, fresh = _with(model, norm), tale(tokenizer), as_built(model.config)
     same = all(right_after(_with(fresh, norm)(tokens), fresh(tokens)))
     rows = {
         "loss on a tale, in nats per token": f"{loss_of(net, tokens):.1f}",

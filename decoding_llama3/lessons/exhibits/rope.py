@@ -10,7 +10,7 @@ from torch import Tensor
 import decoding_llama3 as dl
 from decoding_llama3.config import LlamaConfig, RopeScaling
 from decoding_llama3.inspect.probe import loss_of
-from decoding_llama3.lessons.exhibit import Exhibit, Seen, checked, right_after, tale, untrained, yes
+from decoding_llama3.lessons.exhibit import Exhibit, Seen, as_built, checked, right_after, tale, yes
 from decoding_llama3.rope import apply_rope, rope_frequencies, rope_rotation, scale_frequencies
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
@@ -64,7 +64,7 @@ def _loaded(model: Transformer, tokenizer: Tokenizer, arranged: Callable[..., Te
 def _read_from_config(model: Transformer, tokenizer: Tokenizer, frequencies: Callable[..., Tensor]) -> Seen:
     config, tokens = dataclasses.replace(model.config, rope_scaling=SCALING), tale(tokenizer, 3)[:, :400]
     turned = checked(frequencies, _scaled)(config)
-    right, net = untrained(config), untrained(config)
+    right, net = as_built(config), as_built(config)
     for each in (right, net):
         each.load_state_dict(model.state_dict())
     net.rotation_at = lambda positions: rope_rotation(turned, positions)

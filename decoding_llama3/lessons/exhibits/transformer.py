@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from decoding_llama3.inspect.probe import loss_of
-from decoding_llama3.lessons.exhibit import Exhibit, Seen, checked, opening, right_after, tale, untrained
+from decoding_llama3.lessons.exhibit import Exhibit, Seen, as_built, checked, opening, right_after, tale
 from decoding_llama3.lessons.practice.mistake import Mistake
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
@@ -56,7 +56,7 @@ def _after_a_prompt(model: Transformer, tokenizer: Tokenizer, read: Callable[...
 
 
 def _before_training(model: Transformer, tokenizer: Tokenizer, set_weights: Callable[..., object]) -> Seen:
-    tokens, net = tale(tokenizer), untrained(model.config)
+    tokens, net = tale(tokenizer), as_built(model.config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         set_weights(net)
@@ -71,8 +71,8 @@ def _before_training(model: Transformer, tokenizer: Tokenizer, set_weights: Call
 
 
 def _read_state(model: Transformer, tokenizer: Tokenizer, load: Callable[..., object]) -> Seen:
-    net, tokens = untrained(dataclasses.replace(model.config, tie_embeddings=True)), opening(tokenizer)
-    right, before = untrained(net.config), sum(p.numel() for p in net.parameters())
+    net, tokens = as_built(dataclasses.replace(model.config, tie_embeddings=True)), opening(tokenizer)
+    right, before = as_built(net.config), sum(p.numel() for p in net.parameters())
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         right.tok_embeddings.weight.normal_(std=0.02)
