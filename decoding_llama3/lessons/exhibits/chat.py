@@ -1,44 +1,70 @@
 """Part 7 - the exhibit of the bug museum on a model that chats."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 
+import decoding_llama3 as dl
 from decoding_llama3.inference.generator import generate
-from decoding_llama3.lessons.exhibit import Exhibit
+from decoding_llama3.lessons.exhibit import Exhibit, Seen
+from decoding_llama3.lessons.practice.mistake import Mistake
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
 
 QUESTION, LIMIT = "What is the capital of France?", 60
 
 
-def _never_stops(model: Transformer, tokenizer: Tokenizer) -> Iterator[str]:
+def answer_to(model, tokenizer, prompt):
+    return dl.generate(model, prompt, 60, stop_ids=tokenizer.stop_ids[:1])
+
+
+def _answer(model: Transformer, tokenizer: Tokenizer, prompt: list[int]) -> Iterable[int]:
+    return generate(model, prompt, LIMIT, stop_ids=tokenizer.stop_ids)
+
+
+def _chat(model: Transformer, tokenizer: Tokenizer, answer: Callable[..., Iterable[int]]) -> Seen:
     prompt = tokenizer.encode_chat([{"role": "user", "content": QUESTION}])
-    tokens = list(stop_at_end_of_text(model, tokenizer, prompt))
-    ends = [i for i, token in enumerate(tokens) if token in tokenizer.stop_ids]
-    answer = tokenizer.decode(tokens[: ends[0] + 1] if ends else tokens)
-    yield f"{QUESTION} {answer}"
-    if ends and len(tokens) == LIMIT:
-        more = len(tokens) - ends[0] - 1
-        yield f"and it goes on, to the limit of {LIMIT} tokens: {more} more that nobody asked for"
-    else:
-        yield f"{len(tokens)} tokens, and no end of an answer among them: this exhibit needs a model that chats"
-
-
-def stop_at_end_of_text(model, tokenizer, prompt):
-    return generate(model, prompt, LIMIT, stop_ids=tokenizer.stop_ids[:1])
+    given = answer(model, tokenizer, list(prompt))
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise Mistake(f"it returns {given!r:.60}, where the ids of the new tokens were expected")
+    tokens = [token for token, _ in zip(given, range(LIMIT + 1), strict=False)]
+    if not all(isinstance(token, int) for token in tokens):
+        raise Mistake("what it returns are not ids of tokens, which are whole numbers")
+    end = next((i for i, token in enumerate(tokens) if token in tokenizer.stop_ids), len(tokens))
+    after = max(0, len(tokens) - end - 1)
+    rows = {
+        QUESTION: tokenizer.decode(tokens[: end + 1]),
+        f"new tokens, {LIMIT} at most": str(len(tokens)),
+        "of these after the answer": str(after),
+    }
+    return Seen(rows, [*tokens[:end], after])
 
 
 EXHIBITS = {
-    "never_stops": Exhibit(
-        _never_stops,
-        (
-            "the temperature is too low, so it repeats itself",
-            "only the end of a text stops it, not the end of an answer",
-            "begin-of-text stands twice in its prompt",
-        ),
-        "b",
-        "A chat model ends its answer with a token of its own, which it learned after the end of a text. Both "
-        "have to stop it: `stop_ids=tokenizer.stop_ids`. Otherwise it goes on with what follows an answer in a "
-        "conversation, and writes the user's next question itself.",
-        stop_at_end_of_text,
+    "7.4": Exhibit(
+        "A model that chats is asked a question. It always takes the most probable token.",
+        _chat,
+        {
+            "the temperature is too low, so it repeats itself": (
+                "The healthy model takes the most probable token, too, which is temperature 0, and it ends."
+            ),
+            "begin-of-text stands twice in its prompt": (
+                "Another prompt would bring another answer. This one is, up to its end, word for word that of the "
+                "healthy model."
+            ),
+            "its `stop_ids` are incomplete": (
+                "A chat model ends its answer with a token of its own, other than the end of a text. Both have "
+                "to stop it: `stop_ids=tokenizer.stop_ids`. Otherwise it goes on with what follows an answer in "
+                "a conversation, and writes the user's next question itself."
+            ),
+            "the limit of 60 tokens is too high": (
+                "A lower limit would cut longer answers. The model marks the end of its answer by itself, long "
+                "before the limit."
+            ),
+        },
+        "c",
+        answer_to,
+        _answer,
+        "`prompt` is a list of ids. Return the ids of the new tokens, at most 60 of them.",
+        result="the answer and its end",
+        tolerance=0.0,
     ),
 }

@@ -1,82 +1,155 @@
 """Part 3 - exhibits of the bug museum on normalisation."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
+from decoding_llama3.inference.own_parts import with_own_parts
 from decoding_llama3.inference.parts import with_parts
 from decoding_llama3.inspect.probe import loss_of
-from decoding_llama3.lessons.exhibit import Exhibit, opening, tale
-from decoding_llama3.norm import RMSNorm
+from decoding_llama3.lessons.exhibit import Exhibit, Seen, as_built, checked, opening, right_after, tale, yes
+from decoding_llama3.lessons.parting import OURS
 from decoding_llama3.tokenizer import Tokenizer
 from decoding_llama3.transformer import Transformer
 
-
-class NormInItsOwnPrecision(RMSNorm):
-    def forward(self, x):
-        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps) * self.weight
-
-
-class NormOverTokens(RMSNorm):
-    def forward(self, x):
-        return x * torch.rsqrt(x.square().mean(dim=(-2, -1), keepdim=True) + self.eps) * self.weight
+HEALTHY = OURS["my_rms_norm"][0]
+TASK = (
+    "`x` is (batch, seq, dim) in any dtype and `weight` is (dim,). Return the normalised `x`, in its shape "
+    "and dtype."
+)
 
 
-class NormWithoutWeight(RMSNorm):
-    def forward(self, x):
-        return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.eps)
+def norm_in_its_own_precision(x, weight, eps):
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps) * weight
 
 
-def _norm_in_half(model: Transformer, tokenizer: Tokenizer) -> Iterator[str]:
-    x = 30 * torch.randn(1, 3, 4096, generator=torch.Generator().manual_seed(0))
-    norm = NormInItsOwnPrecision(4096, 1e-5)
+def norm_over_tokens(x, weight, eps):
+    return x * torch.rsqrt(x.square().mean(dim=(-2, -1), keepdim=True) + eps) * weight
+
+
+def norm_without_weight(x, weight, eps):
+    return x * torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + eps)
+
+
+def _like_x(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return x
+
+
+def _with(model: Transformer, norm: Callable[..., Tensor]) -> Transformer:
+    return with_own_parts(copy.deepcopy(model), {"my_rms_norm": checked(norm, _like_x)})
+
+
+def _in_half(model: Transformer, tokenizer: Tokenizer, norm: Callable[..., Tensor]) -> Seen:
+    generator = torch.Generator().manual_seed(0)
+    x, rows, results = 30 * torch.randn(1, 3, 4096, generator=generator), {}, []
+    weight = (1 + 0.1 * torch.randn(4096, generator=generator)).half()
     for size in (1, 3, 10, 30):
-        rms = norm.half()((size * x).half()).float().square().mean().sqrt()
-        yield f"float16, numbers of about {30 * size:,}: after the norm the RMS is {rms:.1f}"
+        results.append(checked(norm, _like_x)((size * x).half(), weight.clone(), 1e-5).float())
+        rows[f"RMS of the result, of numbers of about {30 * size:,}"] = f"{results[-1].square().mean().sqrt():.1f}"
+    return Seen(rows, results)
 
 
-def _norm_over_tokens(model: Transformer, tokenizer: Tokenizer) -> Iterator[str]:
-    broken, tokens = with_parts(model, norm=NormOverTokens), opening(tokenizer)
-    other = tokens.clone()
-    other[0, -1] = tokenizer.encode(" ring")[0]
-    for name, net in (("right", model), ("broken", broken)):
-        moved = (net(tokens) - net(other))[0].abs().amax(dim=-1) > 1e-3
-        yield f"{name}: another last word changes the logits of {int(moved.sum())} of {len(moved)} places"
+def _last_word(model: Transformer, tokenizer: Tokenizer, norm: Callable[..., Tensor]) -> Seen:
+    net, tokens, rows = _with(model, norm), opening(tokenizer), {}
+    alone = with_parts(net, attend=lambda q, k, v, mask: torch.zeros_like(q))
+    another = tokens.clone()
+    another[0, -1] = tokenizer.encode(" ring")[0]
+    places = f"places of {tokens.shape[1]} whose logits change"
+    for how, each in ((places, net), (f"{places}, with attention switched off", alone)):
+        rows[how] = str(right_after(each(tokens), each(another)).count(False))
+    return Seen(rows, net(tokens))
 
 
-def _norm_without_weight(model: Transformer, tokenizer: Tokenizer) -> Iterator[str]:
-    tokens = tale(tokenizer)
-    broken = with_parts(model, norm=NormWithoutWeight)
-    before, now = loss_of(model, tokens), loss_of(broken, tokens)
-    yield f"every file loads, no error; loss {before:.1f} before, {now:.1f} now"
-    fresh = with_parts(Transformer(model.config), norm=NormWithoutWeight)
-    right = Transformer(model.config)
-    right.load_state_dict(fresh.state_dict())
-    same = torch.allclose(fresh(tokens), right(tokens), atol=1e-4)
-    yield f"on a model that was never trained, broken and right agree: {same}"
+def _loss(model: Transformer, tokenizer: Tokenizer, norm: Callable[..., Tensor]) -> Seen:
+    net, tokens, fresh = _with(model, norm), tale(tokenizer), as_built(model.config)
+    same = all(right_after(_with(fresh, norm)(tokens), fresh(tokens)))
+    rows = {
+        "loss on a tale, in nats per token": f"{loss_of(net, tokens):.1f}",
+        "a model as it is built, before training, gives the right logits": yes(same),
+    }
+    return Seen(rows, net(tokens))
 
 
 EXHIBITS = {
-    "norm_in_half": Exhibit(
-        _norm_in_half,
-        ("eps is too large", "squares overflow in float16", "the weight is not applied"),
+    "3.1": Exhibit(
+        "A norm works in half precision, on numbers of four sizes.",
+        _in_half,
+        {
+            "eps is far too large": (
+                "A large eps counts most where the numbers are small. Here the small numbers come out right, and "
+                "the large ones do not."
+            ),
+            "squares exceed the largest float16": (
+                "Beyond 255 a square exceeds 65,504, so the mean is infinite, and everything that is divided by "
+                "it becomes 0. Take the squares in float32."
+            ),
+            "the weight is not applied": (
+                "Without its weight a norm still divides by the root mean square, so the RMS would be 1.0 at "
+                "every size."
+            ),
+            "it divides by the mean square, not by its root": (
+                "Numbers of about 30 would then come out with an RMS of about 1/30, which is printed as 0.0. It "
+                "is 1.0."
+            ),
+        },
         "b",
-        "Beyond 255 a square exceeds 65,504: the mean is infinite, and everything divided by it is 0. Square in "
-        "float32.",
-        NormInItsOwnPrecision,
+        norm_in_its_own_precision,
+        HEALTHY,
+        TASK,
+        result="the normalised vectors",
+        tolerance=4e-3,
     ),
-    "norm_over_tokens": Exhibit(
-        _norm_over_tokens,
-        ("the causal mask is missing", "positions are wrong", "the mean runs over tokens as well"),
+    "3.2": Exhibit(
+        "The same sentence is read twice, the second time with another last word.",
+        _last_word,
+        {
+            "the causal mask is missing": (
+                "The mask acts in attention alone. With attention switched off, a missing mask could change "
+                "nothing, but all places still change."
+            ),
+            "positions are wrong": (
+                "Both sentences would have the same wrong positions, so the places before the last word would "
+                "still agree."
+            ),
+            "the mean runs over tokens as well": (
+                "One statistic for the whole text carries the future into the past. In training that looks like "
+                "progress."
+            ),
+            "the weight of the norm is left out": (
+                "Each token would still be divided by a number of its own, so only the last place would change."
+            ),
+        },
         "c",
-        "One statistic for the whole text carries the future into the past. In training that looks like progress.",
-        NormOverTokens,
+        norm_over_tokens,
+        HEALTHY,
+        TASK,
     ),
-    "norm_without_weight": Exhibit(
-        _norm_without_weight,
-        ("the norm's weight is never applied", "eps stands outside the root", "the last norm is missing"),
+    "3.3": Exhibit(
+        "Every file loads, and nothing raises an error.",
+        _loss,
+        {
+            "the weight of the norm is left out": (
+                "Before training all these weights are 1, so no test on a model as it is built sees the fault. "
+                "Test with random weights."
+            ),
+            "eps stands outside the root": (
+                "That moves the divisor by at most 0.003, the root of eps. The loss would rise by less than a "
+                "tenth of a nat."
+            ),
+            "the last norm is missing": (
+                "A model before training has this norm as well and needs it: its logits would be wrong, but they "
+                "are right."
+            ),
+            "the mean is subtracted first, as in LayerNorm": (
+                "A model before training has means other than zero as well: its logits would be wrong, but they "
+                "are right."
+            ),
+        },
         "a",
-        "Before training all these weights are 1: no test on a fresh model sees it. Test with random ones.",
-        NormWithoutWeight,
+        norm_without_weight,
+        HEALTHY,
+        TASK,
     ),
 }
