@@ -233,9 +233,9 @@ def _name_lengths(ax: Axes, config: LlamaConfig, before: LlamaConfig) -> None:
     """The fields behind the sides of the strips; bold, what is not as `before`."""
     former = _lengths_in_words(before)
     for row, (what, words) in enumerate(_lengths_in_words(config).items()):
-        look = {"fontsize": 11} if words == former[what] else {"fontsize": 10, "fontweight": "bold"}
+        size, weight = (11, "normal") if words == former[what] else (10, "bold")
         ax.text(0.02, 0.95 - 0.24 * row, what, va="top", fontsize=11, color=_INK, transform=ax.transAxes)
-        ax.text(0.2, 0.95 - 0.24 * row, words, va="top", transform=ax.transAxes, **look)
+        ax.text(0.2, 0.95 - 0.24 * row, words, va="top", fontsize=size, fontweight=weight, transform=ax.transAxes)
     ax.axis("off")
 
 
