@@ -14,7 +14,7 @@ from IPython.display import Markdown, display
 from decoding_llama3.lessons.exhibit import Exhibit, Seen
 from decoding_llama3.lessons.exhibits import attention, chat, feed_forward, norm, rope, transformer
 from decoding_llama3.lessons.practice.compare import same
-from decoding_llama3.lessons.practice.example import told
+from decoding_llama3.lessons.practice.example import error_clause
 from decoding_llama3.lessons.practice.limit import TookTooLong, time_limit
 from decoding_llama3.lessons.practice.mistake import Mistake
 from decoding_llama3.lessons.practice.outcome import failed
@@ -113,7 +113,7 @@ def _measured(exhibit: Exhibit, model: Transformer, tokenizer: Tokenizer, mended
     except Mistake as mistake:
         return str(mistake)
     except (Exception, SystemExit) as error:
-        return told(failed(mended, error))
+        return error_clause(failed(mended, error))
 
 
 def _same(exhibit: Exhibit, one: Seen, other: Seen) -> bool:
