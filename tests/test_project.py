@@ -70,7 +70,6 @@ NOT_COMPARED = {
     r"dl\.generate\((.|\n)*(temperature=|0\.8)": "draws a text, and another processor draws another",
     r"\btrain\(|training\.initialize|look\.dice\(": "shows what was trained here, on this processor",
     r"two_vocabularies\(llama3\)": "needs Meta's sample text, which is not installed everywhere",
-    r"mine = ": "the reader's own word",
 }
 
 

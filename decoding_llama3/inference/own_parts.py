@@ -94,12 +94,12 @@ def with_own_parts(model: Transformer, parts: dict[str, Callable]) -> Transforme
     if unknown := sorted(parts.keys() - OWN_PARTS.keys()):
         raise ValueError(f"{unknown[0]} is no part of the model, which has {', '.join(OWN_PARTS)}")
     new = with_parts(model, attend=parts.get("my_attend"), rotate=parts.get("my_apply_rope"))
-    exchanged: tuple[tuple[str, type, Any], ...] = (
-        ("my_rms_norm", RMSNorm, OwnNorm),
-        ("my_swiglu", FeedForward, OwnFeedForward),
-        ("my_block", TransformerBlock, OwnBlock),
-    )
-    for name, kind, own in exchanged:
+    exchanged: dict[str, tuple[type, Any]] = {
+        "my_rms_norm": (RMSNorm, OwnNorm),
+        "my_swiglu": (FeedForward, OwnFeedForward),
+        "my_block": (TransformerBlock, OwnBlock),
+    }
+    for name, (kind, own) in exchanged.items():
         if name in parts:
             places = [place for place, module in new.named_modules() if isinstance(module, kind)]
             for place in places:

@@ -202,7 +202,8 @@ def draw_three_distances(
 ) -> Figure:
     """Above, the two arrows and their wedge at some distances; below, the score by distance, a dot for each."""
     figure = plt.figure(figsize=(style.WIDTH, 5.6))
-    axes = figure.subplot_mosaic([[*map(str, panels)], len(panels) * ["curve"]], height_ratios=(3, 2))
+    layout: Any = [[*map(str, panels)], len(panels) * ["curve"]]
+    axes = figure.subplot_mosaic(layout, height_ratios=(3, 2))
     curve = axes["curve"]
     distance = torch.linspace(0, 24, len(scores))
     curve.plot(distance, scores, color=style.RESIDUAL)

@@ -143,11 +143,12 @@ def _draw_path(ax: Axes, path: Float[Tensor, "places 2"], parts: Sequence[str], 
     for i, colour in enumerate(colours):
         ax.plot(*path[i : i + 2].T, color=colour, linewidth=2.4)
     head = {"arrowstyle": "-|>", "color": colours[longest], "linewidth": 2.4, "shrinkA": 0, "shrinkB": 0}
-    ax.annotate("", path[longest + 1].tolist(), path[longest].tolist(), arrowprops=head)
+    (x0, y0), (x1, y1) = path[longest : longest + 2].tolist()
+    ax.annotate("", (x1, y1), (x0, y0), arrowprops=head)
     ax.plot(*path.T, ".", color=style.RESIDUAL, markersize=5, zorder=3)
     towards, aside = path.diff(dim=0)[longest].tolist()
     words = f"{parts[longest]}:\n{towards:.0f} towards, {abs(aside):.0f} aside"
-    middle = ((path[longest] + path[longest + 1]) / 2).tolist()
+    middle = ((x0 + x1) / 2, (y0 + y1) / 2)
     ax.annotate(
         words, middle, (10, 0), textcoords="offset points", color=colours[longest], va="center", fontsize=11
     )

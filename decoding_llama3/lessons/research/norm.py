@@ -3,9 +3,10 @@
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
 from decoding_llama3.inspect.probe import intercepted
-from decoding_llama3.lessons.practice.research import Research, tale_until, tale_word_losses
+from decoding_llama3.lessons.practice.research import Research, tale_ids, tale_until
 from decoding_llama3.transformer import Transformer
 
 # Tokens of the tale, by the number of the one that they follow, each of which one feature carries.
@@ -27,6 +28,13 @@ def _a_feature_per_row(model: Transformer, place: int) -> AbstractContextManager
     return intercepted(model, ["output"], lambda x: x * kept)
 
 
+def _losses_after_the_last_norm(model: Transformer, place: int, n: int) -> Tensor:
+    """Up to the last norm all rows are the same, so one is computed."""
+    ids = tale_ids()
+    hidden = model.hidden(torch.tensor([ids[: place + 1]]))[:, -1:].expand(n, -1, -1)
+    return -model.output(hidden)[:, 0].log_softmax(-1)[:, ids[place + 1]]
+
+
 feature = Research(
     "feature",
     WORDS,
@@ -34,7 +42,7 @@ feature = Research(
     "a feature from 0 to 255",
     FEATURES,
     _a_feature_per_row,
-    tale_word_losses,
+    _losses_after_the_last_norm,
     (
         "`model(tokens)[0, -1].softmax(-1)[word]` is the probability: ask it inside `with probe.intercepted()`.",
         "256 runs. One feature is loud in every token: is it the one for your word, too?",
