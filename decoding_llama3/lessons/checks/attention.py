@@ -1,14 +1,13 @@
 """Part 5 - exercises on attention."""
 
-from collections.abc import Callable, Iterator
-from functools import wraps
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from decoding_llama3.attention import attend_explicitly
 from decoding_llama3.config import LlamaConfig
-from decoding_llama3.kv_cache import KVCache
+from decoding_llama3.lessons.checks.kv_cache import update as update
 from decoding_llama3.lessons.exercise import Exercise
 from decoding_llama3.lessons.practice.graded import Graded, solution
 from decoding_llama3.lessons.practice.inputs import random, small
@@ -134,6 +133,18 @@ attend = Exercise(
             "mask=None is not answered: it means a whole sequence, in which no token sees a later one": (
                 ("if mask is None:", "if False:"),
             ),
+            "with mask=None a token also sees the next one: the diagonal is the last that it may see": (
+                (CAUSAL, "mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(1)"),
+            ),
+            "with mask=None a token does not see itself: the diagonal belongs to what it may see": (
+                (CAUSAL, "mask = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool).tril(-1)"),
+            ),
+            "the scores are divided by the root of the number of heads; it is the root of head_dim": (
+                ("q.shape[-1] ** 0.5", "q.shape[1] ** 0.5"),
+            ),
+            "the heads are joined already; here each keeps an axis of its own": (
+                ("weights @ v, weights", "(weights @ v).transpose(1, 2).flatten(-2), weights"),
+            ),
             "with mask=None nothing is masked: it means a whole sequence, in which no token sees a later one": (
                 (
                     "mask = causal_mask(torch.arange(q.shape[2], device=q.device), k.shape[2])",
@@ -158,98 +169,6 @@ attend = Exercise(
     ),
 )
 
-
-def _filled_cache(length=6, head_dim=2, heads=2, batch=1, n_filled=0, dtype=torch.float32) -> KVCache:
-    cache = KVCache(batch, heads, length, head_dim, dtype=dtype)
-    filled = random(batch, heads, n_filled, head_dim, seed=5).to(dtype)
-    cache.update(torch.arange(n_filled), filled, -filled)
-    return cache
-
-
-def update_inputs(
-    positions: list[int], numbers: Callable = random, dtype: torch.dtype = torch.float32, **sizes: int
-) -> tuple:
-    cache = _filled_cache(dtype=dtype, **sizes)
-    shape = (*cache.keys.shape[:2], len(positions), cache.keys.shape[3])
-    return cache, torch.tensor(positions), numbers(*shape).to(dtype), numbers(*shape, seed=1).to(dtype)
-
-
-def with_contents(update: Callable) -> Callable:
-    """The result, and what the cache holds afterwards."""
-
-    @wraps(update)
-    def call(cache, positions, keys, values):
-        result = update(cache, positions, keys, values)
-        return [*result, cache] if isinstance(result, (tuple, list)) else result
-
-    return call
-
-
-update = Exercise(
-    SameAs(
-        KVCache.update,
-        cases=lambda: [
-            Case(update_inputs([0, 1, 2])),
-            Case(update_inputs([3, 4], n_filled=3), "for a second chunk, which stands after the first"),
-            Case(update_inputs([5], n_filled=5, batch=2, heads=3, head_dim=4), "for one token more"),
-            Case(update_inputs([2, 0], n_filled=3), "where positions are written again"),
-            Case(update_inputs([3], n_filled=3, dtype=torch.bfloat16), "in bfloat16"),
-        ],
-        smallest=lambda: [
-            update_inputs([0], small, heads=1, length=2),
-            update_inputs([1], small, heads=1, length=2, n_filled=1),
-        ],
-        known={
-            "keys are written and values are not": (("self.values.index_copy_(2, positions, values)", ""),),
-            "values are written and keys are not": (("self.keys.index_copy_(2, positions, keys)", ""),),
-            "everything is written at the beginning; `positions` says where": (
-                ("index_copy_(2, positions, keys)", "narrow(2, 0, keys.shape[2]).copy_(keys)"),
-                ("index_copy_(2, positions, values)", "narrow(2, 0, values.shape[2]).copy_(values)"),
-            ),
-            "only the new keys and values are returned; attention needs all that the cache holds": (
-                ("return self.keys, self.values", "return keys, values"),
-            ),
-            "what was there is added to, not replaced": (
-                ("self.keys.index_copy_(2", "self.keys.index_add_(2"),
-                ("self.values.index_copy_(2", "self.values.index_add_(2"),
-            ),
-            "keys and values are exchanged": (("return self.keys, self.values", "return self.values, self.keys"),),
-            "only the filled slots are returned; the whole store is asked: the mask hides empty slots": (
-                (
-                    "return self.keys, self.values",
-                    "return self.keys[:, :, : positions.max() + 1], self.values[:, :, : positions.max() + 1]",
-                ),
-            ),
-            "a new tensor is returned and the cache itself stays as it was: the next step would find nothing": (
-                ("self.keys.index_copy_(2", "new = self.keys.index_copy(2"),
-                ("self.values.index_copy_(2", "newer = self.values.index_copy(2"),
-                ("return self.keys, self.values", "return new, newer"),
-            ),
-            "the new ones are joined to the end of the store, which has a fixed length": (
-                ("self.keys.index_copy_(2, positions, keys)", "new = torch.cat((self.keys, keys), dim=2)"),
-                (
-                    "self.values.index_copy_(2, positions, values)",
-                    "newer = torch.cat((self.values, values), dim=2)",
-                ),
-                ("return self.keys, self.values", "return new, newer"),
-            ),
-            "the positions count one too many: they start at 0": (
-                ("index_copy_(2, positions, keys)", "index_copy_(2, positions + 1, keys)"),
-                ("index_copy_(2, positions, values)", "index_copy_(2, positions + 1, values)"),
-            ),
-            "the positions are used on the axis of the heads; the tokens are axis 2": (
-                ("index_copy_(2, positions, keys)", "index_copy_(1, positions, keys)"),
-                ("index_copy_(2, positions, values)", "index_copy_(1, positions, values)"),
-            ),
-        },
-        observe=with_contents,
-    ),
-    solution("attention", "update"),
-    (
-        "`cache.keys` is (batch, kv_heads, length, head_dim), and zero where nothing was written yet.",
-        "`cache.keys[:, :, positions] = keys` writes a whole chunk; a new tensor would be forgotten.",
-    ),
-)
 
 pool_heads = Exercise(
     Graded("attention", "pool_heads", lambda: (random(6 * 4, 5), 6, 2)),

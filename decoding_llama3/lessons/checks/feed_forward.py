@@ -78,6 +78,9 @@ swiglu = Exercise(
             "w_up reads the gate, not x": (
                 (FORMULA, "self.w_down(F.silu(self.w_gate(x)) * self.w_up(F.silu(x)))"),
             ),
+            "the gate's sigmoid has the wrong sign: SiLU is z * sigmoid(z)": (
+                (FORMULA, "self.w_down(self.w_gate(x) * F.sigmoid(-self.w_gate(x)) * self.w_up(x))"),
+            ),
             "w_down is missing: the result is still wide": ((FORMULA, "F.silu(self.w_gate(x)) * self.w_up(x)"),),
             "x is added: the residual connection is the block's": ((FORMULA, f"x + {FORMULA}"),),
             "w_down is applied to the gate alone, before the product": (

@@ -1,12 +1,12 @@
 """Part 4 - exercises on rotary embeddings."""
 
-from collections.abc import Callable, Iterator
-from functools import wraps
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from decoding_llama3.config import RopeScaling
+from decoding_llama3.lessons.checks.rope_scaling import scale_frequencies as scale_frequencies
+from decoding_llama3.lessons.checks.rope_scaling import tokens_per_radian
 from decoding_llama3.lessons.exercise import Exercise
 from decoding_llama3.lessons.practice.graded import Graded, solution
 from decoding_llama3.lessons.practice.inputs import random, small
@@ -15,9 +15,7 @@ from decoding_llama3.lessons.research.rope import pair as pair
 from decoding_llama3.rope import apply_rope as rotated
 from decoding_llama3.rope import rope_frequencies as frequencies
 from decoding_llama3.rope import rope_rotation
-from decoding_llama3.rope import scale_frequencies as scaled
 
-SCALING = RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=8192)
 TURNED = "torch.stack((even * cos - odd * sin, even * sin + odd * cos), dim=-1)"
 
 
@@ -41,6 +39,12 @@ def _overwritten(x: Tensor, rotation: Tensor) -> Tensor:
     new[..., 0::2] = new[..., 0::2] * cos - new[..., 1::2] * sin
     new[..., 1::2] = new[..., 0::2] * sin + new[..., 1::2] * cos
     return new.type_as(x)
+
+
+def _tiled_cosines(x: Tensor, rotation: Tensor) -> Tensor:
+    cos, sin = rotation.repeat(1, 2, 1).unbind(-1)
+    crossed = torch.stack((-x.float()[..., 1::2], x.float()[..., 0::2]), dim=-1).flatten(-2)
+    return (x.float() * cos + crossed * sin).type_as(x)
 
 
 def _along_heads(x: Tensor, rotation: Tensor) -> Tensor:
@@ -98,6 +102,15 @@ apply_rope = Exercise(
             "even and odd features come back exchanged": (
                 (TURNED, "torch.stack((even * sin + odd * cos, even * cos - odd * sin), dim=-1)"),
             ),
+            "the rotation is taken for angles; it holds their cosines and sines already": (
+                ("rotation.unbind(-1)  # (seq, pairs)", "rotation[..., 0].cos(), rotation[..., 1].sin()"),
+            ),
+            "the cosines are laid out for half-split pairs, 0 1 2 0 1 2; for neighbours it is 0 0 1 1 2 2": (
+                _tiled_cosines
+            ),
+            "both features are multiplied, cos x and sin x; a turned feature takes from its neighbour": (
+                (TURNED, "torch.stack((even * cos, odd * sin), dim=-1)"),
+            ),
             "nothing is turned": (("return rotated.flatten(-2).type_as(x)", "return x"),),
             "the positions run along the heads: axis 1 is heads, axis 2 is tokens": _along_heads,
             "every token gets the first token's angle": (
@@ -119,17 +132,6 @@ apply_rope = Exercise(
         "`torch.stack((a, b), dim=-1).flatten(-2)` puts the pairs back in their places.",
     ),
 )
-
-
-def tokens_per_radian(answer: Callable) -> Callable:
-    """One over the frequencies, so that an error in a slow pair counts as much as in a fast one."""
-
-    @wraps(answer)
-    def call(*arguments):
-        found = answer(*arguments)
-        return 1 / found if isinstance(found, Tensor) and found.is_floating_point() else found
-
-    return call
 
 
 EXPONENTS = "torch.arange(0, head_dim, 2, dtype=torch.float32, device=device) / head_dim"
@@ -170,6 +172,21 @@ rope_frequencies = Exercise(
             "they are multiplied by 2 pi; radians per token were asked": (
                 ("1.0 / theta**exponents", "2 * math.pi / theta**exponents"),
             ),
+            "the logarithm has base 10, so theta is too small": (
+                ("1.0 / theta**exponents", "torch.exp(-exponents * math.log10(theta))"),
+            ),
+            "a minus sign stands before the power, not in the exponent": (
+                ("1.0 / theta**exponents", "-(theta**exponents)"),
+            ),
+            "the last pair is missing: there are head_dim / 2": (
+                (EXPONENTS, "torch.arange(0, head_dim - 2, 2).float() / head_dim"),
+            ),
+            "they are rounded to bfloat16 on the way": (
+                ("1.0 / theta**exponents", "(1.0 / theta**exponents).bfloat16().float()"),
+            ),
+            "they stand in a column; one axis of pairs was asked": (
+                ("1.0 / theta**exponents", "(1.0 / theta**exponents)[:, None]"),
+            ),
             "they fall by equal steps; they fall by equal factors": (
                 ("1.0 / theta**exponents", "1 - exponents * (1 - 1 / theta)"),
             ),
@@ -193,74 +210,6 @@ rope_frequencies = Exercise(
     ),
 )
 
-
-def _scaling_inputs(head_dim: int, theta: float, **changes) -> tuple:
-    settings = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_context": 8192} | changes
-    return frequencies(head_dim, theta), RopeScaling(**settings)
-
-
-def _small_scaling() -> Iterator[tuple]:
-    for turns in (0.5, 8.0, 2.0):
-        yield torch.tensor([turns * 2 * torch.pi / 8192]), SCALING
-
-
-BLEND = "keep * freqs + (1 - keep) * freqs / scaling.factor"
-scale_frequencies = Exercise(
-    SameAs(
-        scaled,
-        cases=lambda: [
-            Case(_scaling_inputs(128, 500_000.0)),
-            Case(_scaling_inputs(64, 500_000.0, factor=32.0), "with factor 32, as in Llama 3.2"),
-            Case(
-                _scaling_inputs(64, 10_000.0, low_freq_factor=2.0, high_freq_factor=3.0, original_context=1024),
-                "with other borders and another context",
-            ),
-        ],
-        smallest=_small_scaling,
-        known={
-            "nothing is scaled": ((BLEND, "freqs"),),
-            "all pairs are divided by the factor": ((BLEND, "freqs / scaling.factor"),),
-            "high and low are exchanged: fast pairs stay, slow ones are divided": (
-                (BLEND, "keep * freqs / scaling.factor + (1 - keep) * freqs"),
-            ),
-            "slow pairs are multiplied by the factor; they are divided": (
-                ("/ scaling.factor", "* scaling.factor"),
-            ),
-            "the share is not cut to 0 and 1, so that slow pairs turn backwards": ((".clamp(0, 1)", ""),),
-            "2 pi is missing: a frequency in radians, times tokens, is no number of turns yet": (
-                (" / (2 * math.pi)", ""),
-            ),
-            "nothing is blended in between: pairs there are kept": ((".clamp(0, 1)", ".gt(0).float()"),),
-            "nothing is blended in between: pairs there are divided": ((".clamp(0, 1)", ".ge(1).float()"),),
-            "it blends in the wavelength; the blend is linear in the number of turns": (
-                (
-                    "keep = ((turns - scaling.low_freq_factor) / blend_width).clamp(0, 1)",
-                    "keep = ((1 / scaling.low_freq_factor - 1 / turns) / (1 / scaling.low_freq_factor"
-                    " - 1 / scaling.high_freq_factor)).clamp(0, 1)",
-                ),
-            ),
-            "it blends the wavelengths, not the frequencies": (
-                (BLEND, "1 / (keep / freqs + (1 - keep) * scaling.factor / freqs)"),
-            ),
-            "the share is divided by high_freq_factor, not by high - low": (
-                ("scaling.high_freq_factor - scaling.low_freq_factor", "scaling.high_freq_factor"),
-            ),
-            "low_freq_factor is not subtracted in the share": (("(turns - scaling.low_freq_factor)", "turns"),),
-            "the factor's root is used": (("/ scaling.factor", "/ scaling.factor**0.5"),),
-            "the context is multiplied by the factor; the turns are those over the original one": (
-                ("scaling.original_context *", "scaling.factor * scaling.original_context *"),
-            ),
-        },
-        observe=tokens_per_radian,
-        kept=("freqs",),
-    ),
-    solution("rope", "scale_frequencies"),
-    (
-        "Turns over the original context: `original_context * freqs / (2 * pi)`.",
-        "A share that is 0 at low_freq_factor turns and 1 at high_freq_factor, cut with `.clamp(0, 1)`.",
-        "share * kept + (1 - share) * divided.",
-    ),
-)
 
 to_half_split = Exercise(
     Graded("rope", "to_half_split", lambda: (random(3 * 8, 5), 3)),

@@ -163,6 +163,11 @@ shown = Exercise(
                 lambda pieces: [text for text in streamed(pieces) if text]
             ),
             "bytes are returned; texts were asked": lambda pieces: [text.encode() for text in streamed(pieces)],
+            "each text comes one token late": lambda pieces: ["", *streamed(pieces)[:-1]] if pieces else [],
+            "characters are returned one by one; one text per token was asked": (
+                lambda pieces: list("".join(streamed(pieces)))
+            ),
+            "the bytes are written out as Python shows them; decode them": lambda pieces: [str(p) for p in pieces],
             "bytes are decoded as Latin-1, one character each; the text is UTF-8": (
                 lambda pieces: [piece.decode("latin-1") for piece in pieces]
             ),
@@ -229,6 +234,12 @@ loss = Exercise(
                 (LOSS, "torch.special.entr(logits.softmax(-1)).sum().item()"),
             ),
             "all losses are returned; one was asked": ((LOSS, "-logits.log_softmax(-1)"),),
+            "the loss of another token is returned: tokens count from 0": (
+                (LOSS, "(-logits.log_softmax(-1)[target - 1]).item()"),
+            ),
+            "the logits are divided by their sum; probabilities come by exp": (
+                (LOSS, "(-(logits / logits.sum())[target].log()).item()"),
+            ),
             "the perplexity is returned, exp of the loss": (
                 (LOSS, "(-logits.log_softmax(-1)[target]).exp().item()"),
             ),

@@ -113,6 +113,9 @@ block = Exercise(
             "x is added twice": ((END, f"x + {END}"),),
             "the cache is not handed on": (("mask, cache)\n", "mask)\n"),),
             "the mask is not handed on": (("mask, cache)\n", "None, cache)\n"),),
+            "attention comes a second time, after the feed-forward": (
+                (END, f"{END} + self.attention(self.attention_norm(h), positions, rotation, mask, cache)"),
+            ),
             "the feed-forward is missing": ((END, "h"),),
             "attention is missing": ((H, "x"),),
         },
@@ -186,7 +189,9 @@ def package_greedy(model: Transformer, ids: list[int], n: int) -> list[int]:
     return list(generated(model, ids, n))
 
 
-def _greedily(model, ids, n, *, positions=lambda at, seq: torch.arange(at, at + seq), pick=None, prompt=0):
+def _greedily(
+    model, ids, n, *, positions=lambda at, seq: torch.arange(at, at + seq), pick=None, prompt=0, again=None
+):
     """Greedy decoding with a fault: other positions, another choice, or the prompt returned too."""
     caches, new, tokens, at = model.make_caches(1, len(ids) + n), [], list(ids), 0
     while len(new) < n:
@@ -194,6 +199,7 @@ def _greedily(model, ids, n, *, positions=lambda at, seq: torch.arange(at, at + 
         at += len(tokens)
         tokens = [int((pick or (lambda rows: rows[-1].argmax()))(logits))]
         new += tokens
+        tokens = tokens if again is None else [again]
     return list(ids) * prompt + new
 
 
@@ -235,6 +241,17 @@ generate = Exercise(
                 lambda model, ids, n: _greedily(
                     model, ids, n, positions=lambda at, seq: torch.arange(at, at + seq) - (at > 0)
                 )
+            ),
+            "the new tokens are counted from 0: they go on after the prompt": (
+                lambda model, ids, n: _greedily(
+                    model, ids, n, positions=lambda at, seq: torch.arange(at, at + seq) - len(ids) * (at > 0)
+                )
+            ),
+            "all tokens are drawn from the logits after the prompt: each new token must be read": (
+                lambda model, ids, n: model(torch.tensor([ids]))[0, -1].topk(n).indices.tolist()
+            ),
+            "the last token of the prompt is read again and again; read the one that was just written": (
+                lambda model, ids, n: _greedily(model, ids, n, again=ids[-1])
             ),
             "the first row of logits is taken; the next token is said by the last": (
                 lambda model, ids, n: _greedily(model, ids, n, pick=lambda rows: rows[0].argmax())

@@ -60,6 +60,17 @@ POOL_HEADS = SameAs(
             ("dim=1", "dim=2"),
         ),
         "the features of one head are averaged, not the heads": (("dim=1", "dim=2"),),
+        "n_pooled is taken for the number of heads that share": (
+            ("(n_pooled, n_heads // n_pooled, -1)", "(n_heads // n_pooled, n_pooled, -1)"),
+        ),
+        "the sum is divided by all heads, not by those that are pooled together": (
+            (".mean(dim=1)", ".sum(dim=1).div(n_heads)"),
+        ),
+        "the pooled heads are repeated again; fewer heads is the point": (
+            (".mean(dim=1)", ".mean(dim=1).repeat_interleave(n_heads // n_pooled, dim=0)"),
+        ),
+        "the largest of the heads is taken; asked is the mean": ((".mean(dim=1)", ".amax(dim=1)"),),
+        "only two neighbours are pooled, however many share": ((".mean(dim=1)", "[:, :2].mean(dim=1)"),),
         "heads keep an axis of their own; the result has rows again, head 0 first": ((".flatten(0, 1)", ""),),
         "the columns are cut into heads; heads are rows of wk": (("weight.unflatten(0,", "weight.unflatten(1,"),),
     },
@@ -79,6 +90,24 @@ N_USERS = SameAs(
     known={
         "half is counted: each token leaves a key and a value, and a bfloat16 number has two bytes": (
             ("2 * config.n_layers", "config.n_layers"),
+        ),
+        "queries are counted, too; they are not kept": (
+            (
+                "2 * config.n_layers * config.n_kv_heads",
+                "config.n_layers * (config.n_heads + 2 * config.n_kv_heads)",
+            ),
+        ),
+        "one user too few: no card needs one in reserve": (
+            (
+                "int(free_bytes // (bytes_per_token * n_tokens))",
+                "int(free_bytes // (bytes_per_token * n_tokens)) - 1",
+            ),
+        ),
+        "brackets are missing: divide by the whole product": (
+            (
+                "int(free_bytes // (bytes_per_token * n_tokens))",
+                "int(free_bytes // 2 * config.n_layers * config.n_kv_heads * config.head_dim * 2 * n_tokens)",
+            ),
         ),
         "all query heads are counted; only n_kv_heads have keys and values": (("n_kv_heads", "n_heads"),),
         "one block is counted; each has a cache of its own": (("2 * config.n_layers *", "2 *"),),

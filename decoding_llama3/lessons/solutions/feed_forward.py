@@ -44,6 +44,10 @@ EQUAL_HIDDEN = SameAs(
         "it is four times dim; the question is what has as many parameters as this SwiGLU": (
             ("3 * hidden // 2", "4 * dim"),
         ),
+        "the two matrices are taken for square ones": (("3 * hidden // 2", "int((3 * dim * hidden / 2) ** 0.5)"),),
+        "it is rounded up to a multiple of 256; the exact number was asked": (
+            ("3 * hidden // 2", "-(-3 * hidden // 512) * 256"),
+        ),
         "all three matrices go into one": (("3 * hidden // 2", "3 * hidden"),),
         "the number is rounded up: it must not have more": (("3 * hidden // 2", "-(-3 * hidden // 2)"),),
         "a fraction is returned; a hidden size is a whole number": (("//", "/"),),
@@ -137,6 +141,20 @@ AWAKE = SameAs(
         "for each feature the tokens are searched; for each token the features": (
             ("topk(k, dim=-1)", "topk(k, dim=0)"),
         ),
+        "one list for all tokens comes back; each token has its own": (
+            ("products.abs().topk(k, dim=-1).indices", "products.abs().mean(dim=0).topk(k).indices"),
+        ),
+        "the last token alone is answered": (("products.abs()", "products.abs()[-1]"),),
+        "a place for every feature comes back, its rank; the k numbers were asked": (
+            ("topk(k, dim=-1).indices", "argsort(dim=-1, descending=True).argsort(dim=-1)[..., :k]"),
+        ),
+        "a mask of all features comes back; the numbers of k were asked": (
+            (
+                "products.abs().topk(k, dim=-1).indices",
+                "products.abs() >= products.abs().topk(k, dim=-1).values[..., -1:]",
+            ),
+        ),
+        "only the first of the k comes back": (("topk(k, dim=-1).indices", "argmax(dim=-1)"),),
         "one too many is taken": (("topk(k,", "topk(k + 1,"),),
         "gate and values are added": ((") * (x @ w_up.T)", ") + (x @ w_up.T)"),),
         "the result is (k, seq); (seq, k) was asked": ((".indices", ".indices.T"),),

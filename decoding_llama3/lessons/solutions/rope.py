@@ -60,6 +60,21 @@ TO_HALF_SPLIT = SameAs(
         "the heads are put in another order; they keep theirs": (
             (SORTED, f"{SORTED}.unflatten(0, (n_heads, -1)).flip(0).flatten(0, 1)"),
         ),
+        "the heads are mixed: their axis changes its place": (
+            (SORTED, "weight.unflatten(0, (n_heads, -1, 2)).transpose(0, 1).reshape(weight.shape)"),
+        ),
+        "the second half has another sign; rows are moved, not changed": (
+            ("heads[:, 1::2])", "-heads[:, 1::2])"),
+        ),
+        "only the first head is sorted": (
+            (SORTED, "torch.cat((heads[0, 0::2], heads[0, 1::2], heads[1:].flatten(0, 1)))"),
+        ),
+        "the order of the rows is returned; the sorted weight was asked": (
+            (
+                SORTED,
+                "torch.cat((torch.arange(0, heads.shape[1], 2), torch.arange(1, heads.shape[1], 2)))",
+            ),
+        ),
         "the two halves of each head are exchanged": (
             (SORTED, "torch.cat(heads.chunk(2, dim=1)[::-1], dim=1).flatten(0, 1)"),
         ),

@@ -61,6 +61,10 @@ BITS_PER_BYTE = SameAs(
             (BITS, "math.exp(loss) * n_tokens / n_bytes / math.log(2)"),
         ),
         "the logarithm has base 10": (("math.log(2)", "math.log10(2)"),),
+        "it is rounded to a whole number": ((BITS, f"float(round({BITS}))"),),
+        "the bytes per token are cut to a whole number first": (
+            (BITS, "loss / max(n_bytes // n_tokens, 1) / math.log(2)"),
+        ),
         "the number of bytes per bit is returned": ((BITS, f"1 / ({BITS})"),),
     },
     shows_right=False,
@@ -90,6 +94,11 @@ TOKENS_SAVED = SameAs(
         "the sign is reversed": ((SAVED, "before / after - 1"),),
         "the difference is divided by the sum; the share is of the tokens before": (
             (SAVED, "(after - before) / (after + before)"),
+        ),
+        "the logarithm of the quotient is returned": ((SAVED, "math.log(after / before)"),),
+        "the share is squared": ((SAVED, "1 - (before / after) ** 2"),),
+        "the difference of tokens per character is no share: divide by those before": (
+            (SAVED, "1 / before - 1 / after"),
         ),
         "the number is rounded": ((SAVED, "round(1 - before / after, 2)"),),
         "a negative share is cut to zero; the new one may need more": ((SAVED, "max(0.0, 1 - before / after)"),),

@@ -75,6 +75,30 @@ TOKENS_PER_SECOND = SameAs(
         "the output's table is left out too": (
             ("config.vocab_size * config.dim", "2 * config.vocab_size * config.dim"),
         ),
+        "keys alone are counted, without values": (
+            ("config.kv_cache_bytes(n_tokens)", "config.kv_cache_bytes(n_tokens) / 2"),
+        ),
+        "the cache of one block is counted": (
+            ("config.kv_cache_bytes(n_tokens)", "config.kv_cache_bytes(n_tokens) / config.n_layers"),
+        ),
+        "every query is counted as if it had a key of its own": (
+            ("config.kv_cache_bytes(n_tokens)", "config.kv_cache_bytes(n_tokens) * config.queries_per_kv"),
+        ),
+        "the weights are read once for each token of the text; they are read once for the new one": (
+            ("weights * bytes_per_weight", "weights * bytes_per_weight * max(n_tokens, 1)"),
+        ),
+        "two speeds are added up; add the bytes, then divide": (
+            (
+                "bandwidth / (weights * bytes_per_weight + config.kv_cache_bytes(n_tokens))",
+                "bandwidth / (weights * bytes_per_weight) + bandwidth / max(config.kv_cache_bytes(n_tokens), 1)",
+            ),
+        ),
+        "the feed-forward has three matrices, two are counted": (
+            (
+                "weights = config.n_params",
+                "weights = config.n_params - config.n_layers * config.dim * config.hidden_dim",
+            ),
+        ),
         "the number is rounded": (("bandwidth / (", "bandwidth // ("),),
     },
     shows_right=False,
