@@ -18,7 +18,7 @@ from decoding_llama3.lessons.practice.same_as import SameAs
 from decoding_llama3.lessons.practice.variants import edited
 
 STEMS = ("tokenizer", "config", "norm", "rope", "attention", "feed_forward", "transformer")
-NAMED = 0.6  # of the wrong answers, at least, are told what the mistake is
+NAMED = 0.8  # of the wrong answers, at least, are told what the mistake is
 
 
 def exercises_of(stem: str) -> dict[str, Exercise | Research]:
