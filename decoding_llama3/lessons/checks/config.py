@@ -63,6 +63,12 @@ n_params = Exercise(
             "tied and not tied are exchanged": (
                 ("1 if self.tie_embeddings else 2", "2 if self.tie_embeddings else 1"),
             ),
+            "embedding, output and last norm are counted in every block": (
+                (
+                    "vocabulary + self.n_layers * layer + self.dim",
+                    "self.n_layers * (vocabulary + layer + self.dim)",
+                ),
+            ),
             "one block is counted": (("self.n_layers * layer", "layer"),),
             "attention is missing": (("layer = attention + ", "layer = "),),
             "the embedding is counted in every block": (
@@ -115,6 +121,10 @@ ffn_hidden_dim = Exercise(
             "the multiplier is not used": (("int(multiplier * hidden)", "hidden"),),
             "two thirds are missing: SwiGLU has three matrices": ((TWO_THIRDS, "4 * dim"),),
             "the factor four is missing": ((TWO_THIRDS, "2 * dim // 3"),),
+            "three halves are taken, not two thirds": ((TWO_THIRDS, "3 * 4 * dim // 2"),),
+            "the rest is added; it must be filled up to the next multiple": (
+                (UP, "hidden + hidden % multiple_of"),
+            ),
             "a third is taken, not two": ((TWO_THIRDS, "4 * dim // 3"),),
             "it is not cut to a whole number after the two thirds, before the multiplier": (
                 (TWO_THIRDS, "2 * 4 * dim / 3"),
@@ -157,6 +167,11 @@ kv_cache_bytes = Exercise(
                 ("self.n_kv_heads", "self.n_heads"),
             ),
             "one block is counted": (("2 * self.n_layers *", "2 *"),),
+            "queries are counted, too; they are not kept": (
+                ("2 * self.n_layers * self.n_kv_heads", "self.n_layers * (self.n_heads + 2 * self.n_kv_heads)"),
+            ),
+            "batch is added; every text has a cache of its own": (("* seq_len * batch", "* seq_len + batch"),),
+            "one token too few is counted": (("* seq_len *", "* (seq_len - 1) *"),),
             "one head is counted": (("self.n_kv_heads * ", ""),),
             "dim is counted for each head; a head has head_dim": (("self.head_dim", "self.dim"),),
             "numbers are counted, not bytes": ((" * dtype.itemsize", ""),),

@@ -237,6 +237,9 @@ loss = Exercise(
             "the loss of another token is returned: tokens count from 0": (
                 (LOSS, "(-logits.log_softmax(-1)[target - 1]).item()"),
             ),
+            "the squared distance to a probability of 1 is returned; the loss is a logarithm": (
+                (LOSS, "(1 - logits.softmax(-1)[target]).square().item()"),
+            ),
             "the logits are divided by their sum; probabilities come by exp": (
                 (LOSS, "(-(logits / logits.sum())[target].log()).item()"),
             ),

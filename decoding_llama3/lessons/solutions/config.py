@@ -93,6 +93,12 @@ CONFIG_OF = SameAs(
         "n_kv_heads is read off the columns of wk; they are dim": (
             ('shapes["layers.0.attention.wk.weight"][0]', 'shapes["layers.0.attention.wk.weight"][1]'),
         ),
+        "the queries per key are returned for n_kv_heads": (
+            (
+                'shapes["layers.0.attention.wk.weight"][0] // head_dim',
+                'shapes["layers.0.attention.wq.weight"][0] // shapes["layers.0.attention.wk.weight"][0]',
+            ),
+        ),
         "n_kv_heads is read off wq": (
             ('"layers.0.attention.wk.weight"', '"layers.0.attention.wq.weight" '.strip()),
         ),

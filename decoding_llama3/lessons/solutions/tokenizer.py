@@ -61,6 +61,7 @@ BITS_PER_BYTE = SameAs(
             (BITS, "math.exp(loss) * n_tokens / n_bytes / math.log(2)"),
         ),
         "the logarithm has base 10": (("math.log(2)", "math.log10(2)"),),
+        "the perplexity per byte is returned, exp of the nats": ((BITS, "math.exp(loss * n_tokens / n_bytes)"),),
         "it is rounded to a whole number": ((BITS, f"float(round({BITS}))"),),
         "the bytes per token are cut to a whole number first": (
             (BITS, "loss / max(n_bytes // n_tokens, 1) / math.log(2)"),
