@@ -25,6 +25,7 @@ from decoding_llama3.lessons.figures import config as figures
 from decoding_llama3.lessons.figures import config_models, config_scale
 from decoding_llama3.lessons.looks import config as look
 from decoding_llama3.lessons.looks.config import building, drawing, memory, models, names
+from decoding_llama3.lessons.show import held_out_ids
 from decoding_llama3.lessons.subject import Subject
 
 FIELDS = ["dim", "n_layers", "n_kv_heads", "hidden_dim", "vocab_size", "tokens", "texts"]
@@ -553,6 +554,21 @@ def test_shares_are_of_bytes_and_losses_per_byte(shown, subject):
     found = probe.next_token_losses(subject.model(ids), ids).flatten()
     alone = torch.tensor([len(tokenizer.token_bytes(int(i))) == 1 for i in ids[:, 1:].flatten()])
     assert np.isclose(widths(losses)[0], found[alone].mean().item(), rtol=1e-4)
+
+
+def test_a_smaller_theta_costs_more_the_longer_the_passages(capsys):
+    """Beside the same weights in a model that was built with a tenth of theta."""
+    model = dl.load_model("tiny", dtype=torch.float32)
+    tokenizer = dl.load_tokenizer("tiny")
+    with torch.no_grad():
+        rises = look.theta_by_length(Subject("tiny", model, tokenizer))
+        other = dl.Transformer(dataclasses.replace(model.config, rope_theta=model.config.rope_theta / 10))
+        other.load_state_dict(model.state_dict())
+        passages = held_out_ids(model, tokenizer, windows=3, length=192)
+        expected = probe.loss_of(other, passages) - probe.loss_of(model, passages)
+    assert rises[192] == pytest.approx(expected, abs=1e-5)
+    assert list(rises) == [64, 192, 511]
+    assert f"on 192 tokens a tenth of theta costs {expected:.2f} nats per token" in capsys.readouterr().out
 
 
 def test_the_weights_remember_about_what_they_were_trained_with(shown):

@@ -1,6 +1,7 @@
 """Part 7 - the exhibit of the bug museum on a model that chats."""
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 import decoding_llama3 as dl
 from decoding_llama3.inference.generator import generate
@@ -25,7 +26,7 @@ def _chat(model: Transformer, tokenizer: Tokenizer, answer: Callable[..., Iterab
     given = answer(model, tokenizer, list(prompt))
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise Mistake(f"it returns {given!r:.60}, where the ids of the new tokens were expected")
-    tokens = [token for token, _ in zip(given, range(LIMIT + 1), strict=False)]
+    tokens = list(islice(given, LIMIT + 1))
     if not all(isinstance(token, int) for token in tokens):
         raise Mistake("what it returns are not ids of tokens, which are whole numbers")
     end = next((i for i, token in enumerate(tokens) if token in tokenizer.stop_ids), len(tokens))

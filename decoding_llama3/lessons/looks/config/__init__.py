@@ -11,7 +11,13 @@ from decoding_llama3.lessons.looks.config.building import (
 )
 from decoding_llama3.lessons.looks.config.drawing import ALT, ALT_CARD, drawn, moved, towers
 from decoding_llama3.lessons.looks.config.memory import equal_work, memory_need, tied_saving
-from decoding_llama3.lessons.looks.config.models import context_lengths, learned_order, nearest_rows, swept_fields
+from decoding_llama3.lessons.looks.config.models import (
+    context_lengths,
+    learned_order,
+    nearest_rows,
+    swept_fields,
+    theta_by_length,
+)
 from decoding_llama3.lessons.looks.config.names import names_elsewhere, show_class
 
 __all__ = [
@@ -32,6 +38,7 @@ __all__ = [
     "shapes_by_step",
     "show_class",
     "swept_fields",
+    "theta_by_length",
     "tied_saving",
     "towers",
     "toy_lookup",

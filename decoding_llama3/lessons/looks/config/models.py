@@ -63,6 +63,18 @@ def _telling(subject: Subject, text: str) -> list[int]:
     return [i for i in ids if len(subject.tokenizer.token_bytes(i)) > 4] or ids
 
 
+def theta_by_length(subject: Subject) -> dict[int, float]:
+    """By how many nats per token a tenth of theta raises the loss, on three passages of each of three lengths."""
+    model, rise = subject.model, {}
+    for length in (64, 192, 511):
+        passages = held_out_ids(model, subject.tokenizer, windows=3, length=length)
+        with probe.configured(model, rope_theta=model.config.rope_theta / 10):
+            changed = probe.loss_of(model, passages)
+        rise[length] = changed - probe.loss_of(model, passages)
+        print(f"on {length} tokens a tenth of theta costs {rise[length]:.2f} nats per token")
+    return rise
+
+
 def swept_fields(*subjects: Subject | None) -> dict[str, dict[float, float]]:
     """The loss of the same weights under other values of theta, eps and the number of heads, on three passages.
 

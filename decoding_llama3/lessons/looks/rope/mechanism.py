@@ -97,7 +97,7 @@ def attempts(positions: int = 64, distance: int = 3) -> None:
         steps = words.diff(dim=0).norm(dim=-1)
         length, step = words.norm(dim=-1).max() / SIX_Q.norm(), steps.max() / steps.min()
         change = changes[name].abs().max()
-        for row, value, kept in zip(rows, (length, step, change), (1.0, 1.0, 0.0), strict=False):
+        for row, value, kept in zip(rows[:3], (length, step, change), (1.0, 1.0, 0.0), strict=True):
             mark = "✓" if abs(value.item() - kept) < 1e-3 else "✗"
             row.append(f"{_short(value.item())} {mark}")
         rows[-1].append(f"{_short(scores.min().item())} to {_short(scores.max().item())}")
